@@ -1,0 +1,59 @@
+# All set-up hides here: `make run` and `make test` need Python 3.11, make and node, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+NODE_READY := node_modules/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint types proto proto-check e2e chaos bench lock clean
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements.lock pyproject.toml
+	@echo "setting up $(VENV) (about a minute the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(NODE_READY): package.json package-lock.json
+	@npm ci --silent --no-fund --no-audit
+	@touch $@
+
+run: $(READY) ## Start the whole system with demonstration data
+	@exec $(BIN)/python -m services
+
+test: $(READY) lint types proto-check ## Lint, type-check and run every test
+	$(BIN)/pytest
+
+lint: $(READY) ## ruff and import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(READY) ## mypy --strict
+	$(BIN)/mypy
+
+proto: $(READY) ## Generate Python from the contracts
+	$(BIN)/python tools/generate_protos.py
+
+proto-check: $(READY) $(NODE_READY) ## Contracts: drift, buf lint, buf breaking
+	$(BIN)/python tools/generate_protos.py --check
+	$(BIN)/python tools/check_contracts.py
+
+e2e: $(READY) ## Only the tests that start the real processes
+	$(BIN)/pytest -m e2e
+
+chaos: $(READY) ## Long kill -9 campaign over the real processes
+	$(BIN)/python -m tests.chaos.campaign
+
+bench: $(READY) ## Figures beside their ceilings, written to var/bench.json
+	$(BIN)/python -m bench
+
+lock: ## Re-resolve requirements.lock from pyproject.toml
+	$(BIN)/uv pip compile -q pyproject.toml --group local --group dev --python-version 3.11 --generate-hashes --no-header -o requirements.lock
+
+clean: ## Remove the environment and all local data
+	rm -rf $(VENV) node_modules var

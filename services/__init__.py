@@ -1,0 +1,1 @@
+"""Planier's services and the kernel they share."""

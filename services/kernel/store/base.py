@@ -1,0 +1,151 @@
+"""The contract of an event store; every implementation passes tests/contract/test_event_store.py."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from sqlalchemy import Connection
+
+GENESIS = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event to append: full protobuf name of its payload, the payload's bytes, a UUID."""
+
+    type: str
+    payload: bytes
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Events for one stream. `expected_version` is the stream's present version (0: it must not exist), None: any."""
+
+    stream: str
+    expected_version: int | None
+    events: tuple[NewEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What one Append became; positions are consecutive."""
+
+    stream: str
+    version: int
+    first_position: int
+    last_position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The stream was at another version: nothing of this Append was written, its neighbours were not concerned."""
+
+    stream: str
+    expected_version: int
+    actual_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """One stored event; `payload` and `salt` are None once erased, `erased_by` then names the erasing position."""
+
+    position: int
+    stream: str
+    stream_version: int
+    type: str
+    event_id: str
+    recorded_at_us: int
+    key_id: str
+    commitment: bytes
+    salt: bytes | None
+    payload: bytes | None
+    digest: bytes
+    erased_by: int
+    traceparent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a store: (store id, position, chain digest there). Position 0 has digest GENESIS."""
+
+    store_id: str
+    position: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A broken link found by `verify`: where, and which of CHAIN_BROKEN, PAYLOAD_ALTERED, POSITION_MISSING."""
+
+    position: int
+    fault: str
+
+
+class Transaction(Protocol):
+    """One write transaction, holding the store's write lock until commit: what is read in it cannot change under it."""
+
+    @property
+    def connection(self) -> Connection:
+        """For tables of the same database that must change with the events."""
+        ...
+
+    @property
+    def recorded_at(self) -> datetime:
+        """The instant every event of this transaction is recorded at; never before the previous event's."""
+        ...
+
+    def append(self, batch: Sequence[Append]) -> tuple[Committed | Conflict, ...]:
+        """Appends, one result per Append in order; an Append sees those before it in the batch."""
+        ...
+
+    def erase(self, stream: str, erased_by: int) -> tuple[int, ...]:
+        """Erases payload and salt of every event of the stream before `erased_by`; returns their positions."""
+        ...
+
+    def read_stream(self, stream: str) -> tuple[StoredEvent, ...]:
+        """The stream in order, this transaction's events included."""
+        ...
+
+
+class EventStore(Protocol):
+    """An append-only, hash-chained log of events in one database. Blocking: call it from a worker thread."""
+
+    @property
+    def store_id(self) -> str:
+        """Random, made with the database."""
+        ...
+
+    def write(self, *, traceparent: str = "") -> AbstractContextManager[Transaction]:
+        """Opens the one write transaction; commits at exit, rolls back on an exception."""
+        ...
+
+    def append(self, batch: Sequence[Append], *, traceparent: str = "") -> tuple[Committed | Conflict, ...]:
+        """`write` with a single `append`."""
+        ...
+
+    def head(self) -> Position:
+        """The newest visible position."""
+        ...
+
+    def position_at(self, position: int) -> Position | None:
+        """The position with its digest, or None where the store has none."""
+        ...
+
+    def read_stream(self, stream: str) -> tuple[StoredEvent, ...]:
+        """The stream in order; empty if unknown."""
+        ...
+
+    def read_all(self, after: int, limit: int) -> tuple[StoredEvent, ...]:
+        """At most `limit` events after a position, gapless and in order."""
+        ...
+
+    def verify(self) -> tuple[Fault, ...]:
+        """Recomputes every commitment and the chain from the stored bytes."""
+        ...
+
+    def on_commit(self, wake: Callable[[], None]) -> None:
+        """Calls `wake` after each commit, from the committing thread."""
+        ...
