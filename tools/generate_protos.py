@@ -50,7 +50,10 @@ def generate(out: Path) -> None:
         protoc(*common, *contracts(), RULES)
         services = [name for name in contracts() if "\nservice " in (PROTOS / name).read_text()]
         protoc(
-            f"--descriptor_set_in={rules}", f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet,only_async:{out}", *services
+            f"--descriptor_set_in={rules}",
+            f"--grpc_python_out={out}",
+            f"--mypy_grpc_out=quiet,only_async:{out}",
+            *services,
         )
 
 
@@ -73,7 +76,9 @@ def drift() -> list[str]:
         out = Path(folder)
         generate(out)
         fresh = {str(path.relative_to(out)) for path in out.rglob("*_pb2*")}
-        committed = {str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*_pb2*.py*") if "__pycache__" not in str(path)}
+        committed = {
+            str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*_pb2*.py*") if "__pycache__" not in str(path)
+        }
         changed = {name for name in fresh & committed if not filecmp.cmp(out / name, PROTOS / name, shallow=False)}
         return sorted(fresh ^ committed | changed)
 
