@@ -37,11 +37,11 @@ types: $(READY) ## mypy --strict
 	$(BIN)/mypy
 
 proto: $(READY) ## Generate Python from the contracts
-	$(BIN)/python tools/generate_protos.py
+	$(BIN)/python -m tools.generate_protos
 
 proto-check: $(READY) $(NODE_READY) ## Contracts: drift, buf lint, buf breaking
-	$(BIN)/python tools/generate_protos.py --check
-	$(BIN)/python tools/check_contracts.py
+	$(BIN)/python -m tools.generate_protos --check
+	$(BIN)/python -m tools.check_contracts
 
 e2e: $(READY) ## Only the tests that start the real processes
 	$(BIN)/pytest -m e2e

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from generate_protos import ROOT, write_image
+from tools.generate_protos import ROOT, write_image
 
 RELEASED = ROOT / "protos" / "released.binpb"
 
@@ -20,7 +20,8 @@ def buf() -> str:
 
 def run(*arguments: str) -> bool:
     """Whether buf found nothing; it prints what it finds."""
-    return subprocess.run([buf(), *arguments, "--path", "planier", "--config", str(ROOT / "buf.yaml")]).returncode == 0
+    command = [buf(), *arguments, "--path", "planier", "--config", str(ROOT / "buf.yaml")]
+    return subprocess.run(command, check=False).returncode == 0
 
 
 def main() -> int:
