@@ -19,7 +19,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 $(NODE_READY): package.json package-lock.json
-	@npm ci --silent --no-fund --no-audit
+	@npm install --no-save --silent --no-fund --no-audit
 	@touch $@
 
 run: $(READY) ## Start the whole system with demonstration data
