@@ -1,0 +1,56 @@
+"""What differs between the databases under a store; one implementation beside it for each."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from sqlalchemy import Connection, Engine
+
+from services.kernel.store.base import StoredEvent
+
+# The columns of `events`, in the order of base.StoredEvent's fields.
+COLUMNS = (
+    "position",
+    "stream",
+    "stream_version",
+    "type",
+    "event_id",
+    "recorded_at_us",
+    "key_id",
+    "commitment",
+    "salt",
+    "payload",
+    "digest",
+    "erased_by",
+    "traceparent",
+)
+EVENTS = f"SELECT {', '.join(COLUMNS)} FROM events"  # noqa: S608 -- constants
+
+Row = tuple[int, str, int, str, str, int, str, bytes, bytes | None, bytes | None, bytes, int, str]
+
+
+class Backend(Protocol):
+    """The statements that are not the same SQL, or not as fast, everywhere."""
+
+    def create_schema(self, engine: Engine) -> None:
+        """Makes tables, triggers and the store's row where they are not there; safe in several processes at once."""
+        ...
+
+    def lock(self, connection: Connection) -> tuple[int, bytes, int]:
+        """Takes the store's write lock until commit; head position, head digest, last recorded-at."""
+        ...
+
+    def versions(self, connection: Connection, streams: Sequence[str]) -> Iterable[tuple[str, int]]:
+        """The present version of each stream, 0 for unknown ones, in one query."""
+        ...
+
+    def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
+        """Inserts rows of `events`."""
+        ...
+
+    def scrub(self, engine: Engine) -> bool:
+        """Removes what an erasure left in the files; False if readers were in the way and it must be tried again."""
+        ...
+
+    def read_raw(self, connection: Connection, after: int, limit: int) -> Iterable[StoredEvent]:
+        """As `read_all`, and able to read damaged rows."""
+        ...

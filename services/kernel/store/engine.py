@@ -1,0 +1,78 @@
+"""Engines of the two databases that a service may stand on, opened the one way that keeps what was acknowledged."""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
+from sqlalchemy.pool import ConnectionPoolEntry
+
+BUSY_SECONDS = 30
+_WAL_ATTEMPTS = 200
+_WAL_PAUSE_SECONDS = 0.025
+_WRITE = "planier_write"
+
+
+def open_engine(url: str) -> Engine:
+    """An engine over `sqlite:///path` or `postgresql+psycopg://…`; errors it raises never show parameters.
+
+    SQLite: WAL, synchronous=FULL (a commit survives a power cut), secure_delete=ON; folders are made as needed.
+    PostgreSQL: READ COMMITTED. A plain `begin()` is a read transaction on SQLite: write through `begin_write`.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _open_sqlite(parsed)
+    if parsed.drivername == "postgresql+psycopg":
+        return create_engine(parsed, hide_parameters=True, isolation_level="READ COMMITTED")
+    raise ValueError("a database URL starts with sqlite:/// or postgresql+psycopg://")
+
+
+@contextmanager
+def begin_write(engine: Engine) -> Iterator[Connection]:
+    """One transaction that writes: on SQLite it holds the write lock from its start, so it cannot fail half-way."""
+    with engine.execution_options(**{_WRITE: True}).begin() as connection:
+        yield connection
+
+
+def _open_sqlite(url: URL) -> Engine:
+    if not url.database or url.database == ":memory:":
+        raise ValueError("a store in memory keeps nothing: give a file")
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
+    event.listen(engine, "connect", _configure)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    # The driver must not begin transactions by itself: `_begin` does, in the mode asked for.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    _enter_wal(cursor)
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA secure_delete=ON")
+    cursor.execute("PRAGMA recursive_triggers=ON")  # else INSERT OR REPLACE deletes past the append-only trigger
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA wal_autocheckpoint=4000")
+    cursor.execute("PRAGMA cache_size=-65536")
+    cursor.close()
+
+
+def _enter_wal(cursor: DBAPICursor) -> None:
+    """Entering WAL fails at once, whatever the busy timeout, when another process enters it at the same moment."""
+    for _ in range(_WAL_ATTEMPTS):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            time.sleep(_WAL_PAUSE_SECONDS)
+        else:
+            return
+    raise TimeoutError("the database is locked by another process")
+
+
+def _begin(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get(_WRITE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

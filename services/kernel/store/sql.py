@@ -1,0 +1,220 @@
+"""The event store over SQLite and PostgreSQL."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+
+from sqlalchemy import Connection, Engine, text
+
+from services.kernel.clock import Clock, from_microseconds, microseconds
+from services.kernel.codec import Codec
+from services.kernel.errors import unavailable
+from services.kernel.store.backend import EVENTS, Backend, Row
+from services.kernel.store.base import (
+    GENESIS,
+    Append,
+    Committed,
+    Conflict,
+    Fault,
+    Position,
+    StoredEvent,
+)
+from services.kernel.store.chain import SALT_SIZE, commitment, link
+from services.kernel.store.engine import BUSY_SECONDS, begin_write
+from services.kernel.store.verify import find_faults
+
+_READ_STREAM = text(f"{EVENTS} WHERE stream = :stream ORDER BY stream_version")
+_READ_ALL = text(f"{EVENTS} WHERE position > :after ORDER BY position LIMIT :limit")
+_DIGEST = text("SELECT digest FROM events WHERE position = :position")
+_HEAD = text("SELECT store_id, head_position, head_digest FROM store")
+_MOVE = text("UPDATE store SET head_position = :position, head_digest = :digest, recorded_at_us = :recorded_at_us")
+_ERASE = text(
+    "UPDATE events SET salt = NULL, payload = NULL, erased_by = :erased_by"
+    " WHERE stream = :stream AND position < :erased_by AND erased_by = 0 RETURNING position"
+)
+
+logger = logging.getLogger(__name__)
+
+
+class SqlTransaction:
+    """base.Transaction over one connection that holds the store's write lock."""
+
+    def __init__(self, connection: Connection, backend: Backend, codec: Codec, clock: Clock, traceparent: str) -> None:
+        self._connection = connection
+        self._backend = backend
+        self._codec = codec
+        self._traceparent = traceparent
+        self._position, self._digest, last_us = backend.lock(connection)
+        # Read under the lock, so that transactions are stamped in their order; a clock set back changes nothing.
+        self._recorded_at_us = max(microseconds(clock.now()), last_us)
+        self._versions: dict[str, int] = {}
+        self.appended = False
+        self.erased = False
+        self._broken = False
+
+    @property
+    def connection(self) -> Connection:
+        """The connection of the transaction; leave commit and rollback to `write`."""
+        return self._connection
+
+    @property
+    def recorded_at(self) -> datetime:
+        """Never before the previous event's, whatever the clock says."""
+        return from_microseconds(self._recorded_at_us)
+
+    def append(self, batch: Sequence[Append]) -> tuple[Committed | Conflict, ...]:
+        """One query for the versions, one insert; an event id used before raises IntegrityError, nothing is written."""
+        self._learn_versions(batch)
+        salts = os.urandom(SALT_SIZE * sum(len(item.events) for item in batch))
+        results: list[Committed | Conflict] = []
+        rows: list[Row] = []
+        position, digest = self._position, self._digest
+        for item in batch:
+            version = self._versions[item.stream]
+            if item.expected_version is not None and item.expected_version != version:
+                results.append(Conflict(item.stream, item.expected_version, version))
+                continue
+            if not item.events:
+                raise ValueError("an Append holds at least one event")
+            first = position + 1
+            for event in item.events:
+                position += 1
+                version += 1
+                salt = salts[len(rows) * SALT_SIZE : (len(rows) + 1) * SALT_SIZE]
+                key_id, payload = self._codec.encode(event.payload)
+                header = (position, item.stream, version, event.type, event.event_id, self._recorded_at_us, key_id)
+                committed = commitment(salt, payload)
+                digest = link(digest, *header, committed)
+                rows.append((*header, committed, salt, payload, digest, 0, self._traceparent))
+            self._versions[item.stream] = version
+            results.append(Committed(item.stream, version, first, position))
+        if rows:
+            self._insert(rows)
+            self._position, self._digest = position, digest
+        return tuple(results)
+
+    def erase(self, stream: str, erased_by: int) -> tuple[int, ...]:
+        """Erased events stay erased by whom they were; an `erased_by` that is no position raises IntegrityError."""
+        rows = self._connection.execute(_ERASE, {"stream": stream, "erased_by": erased_by})
+        positions = tuple(sorted(row[0] for row in rows))
+        self.erased = self.erased or bool(positions)
+        return positions
+
+    def read_stream(self, stream: str) -> tuple[StoredEvent, ...]:
+        """This transaction's events included."""
+        return read_events(self._connection, _READ_STREAM, stream=stream)
+
+    def finish(self) -> None:
+        """Moves the head; the caller commits."""
+        if self._broken:
+            raise RuntimeError("a failed append cannot be committed")
+        if self.appended:
+            moved = {"position": self._position, "digest": self._digest, "recorded_at_us": self._recorded_at_us}
+            self._connection.execute(_MOVE, moved)
+
+    def _learn_versions(self, batch: Sequence[Append]) -> None:
+        unknown = {item.stream for item in batch} - self._versions.keys()
+        if unknown:
+            self._versions.update(self._backend.versions(self._connection, list(unknown)))
+
+    def _insert(self, rows: Sequence[Row]) -> None:
+        self._broken = True  # SQLite keeps the rows before a failing one: only a whole insert may be committed
+        self._backend.insert(self._connection, rows)
+        self._broken = False
+        self.appended = True
+
+
+class SqlEventStore:
+    """base.EventStore over an engine of `open_engine`; `StoredEvent.payload` is the stored bytes, see `codec`."""
+
+    def __init__(self, engine: Engine, backend: Backend, codec: Codec, clock: Clock) -> None:
+        self.engine = engine
+        self.codec = codec
+        self._backend = backend
+        self._clock = clock
+        self._writer = threading.Lock()
+        self._wakes: tuple[Callable[[], None], ...] = ()
+        backend.create_schema(engine)
+        # A process killed between an erasure and its scrubbing left the bytes behind.
+        self._unscrubbed = not backend.scrub(engine)
+        self._store_id = self.head().store_id
+
+    @property
+    def store_id(self) -> str:
+        """Random, made with the database."""
+        return self._store_id
+
+    @contextmanager
+    def write(self, *, traceparent: str = "") -> Iterator[SqlTransaction]:
+        """One at a time in this process, in order of arrival; other processes are awaited by the database's lock."""
+        if not self._writer.acquire(timeout=BUSY_SECONDS):
+            raise unavailable("STORE_BUSY", "the store is being written to")
+        try:
+            with begin_write(self.engine) as connection:
+                transaction = SqlTransaction(connection, self._backend, self.codec, self._clock, traceparent)
+                yield transaction
+                transaction.finish()
+            if transaction.erased or self._unscrubbed:
+                self._unscrubbed = not self._backend.scrub(self.engine)
+        finally:
+            self._writer.release()
+        if transaction.appended or transaction.erased:
+            self._wake()
+
+    def append(self, batch: Sequence[Append], *, traceparent: str = "") -> tuple[Committed | Conflict, ...]:
+        """Durable when it returns."""
+        with self.write(traceparent=traceparent) as transaction:
+            return transaction.append(batch)
+
+    def head(self) -> Position:
+        """The newest visible position."""
+        with self.engine.connect() as connection:
+            row = connection.execute(_HEAD).one()
+        return Position(row[0], row[1], row[2])
+
+    def position_at(self, position: int) -> Position | None:
+        """The position with its digest, or None where the store has none."""
+        if position == 0:
+            return Position(self._store_id, 0, GENESIS)
+        with self.engine.connect() as connection:
+            digest = connection.execute(_DIGEST, {"position": position}).scalar()
+        return None if digest is None else Position(self._store_id, position, digest)
+
+    def read_stream(self, stream: str) -> tuple[StoredEvent, ...]:
+        """The stream in order; empty if unknown."""
+        with self.engine.connect() as connection:
+            return read_events(connection, _READ_STREAM, stream=stream)
+
+    def read_all(self, after: int, limit: int) -> tuple[StoredEvent, ...]:
+        """At most `limit` events after a position, gapless and in order."""
+        with self.engine.connect() as connection:
+            return read_events(connection, _READ_ALL, after=after, limit=limit)
+
+    def verify(self) -> tuple[Fault, ...]:
+        """Everything up to the head of the moment it starts; memory does not grow with the store."""
+        return tuple(find_faults(self.engine, self._backend))
+
+    def on_commit(self, wake: Callable[[], None]) -> None:
+        """Calls `wake` after each commit, from the committing thread; it must be quick and not write."""
+        self._wakes += (wake,)
+
+    def close(self) -> None:
+        """Gives the connections back; the store can be opened again."""
+        self.engine.dispose()
+
+    def _wake(self) -> None:
+        for wake in self._wakes:
+            try:
+                wake()
+            except Exception:
+                # The commit stands: a listener's failure must not make it look refused.
+                logger.exception("a listener for commits failed")
+
+
+def read_events(connection: Connection, statement: object, **parameters: object) -> tuple[StoredEvent, ...]:
+    """Rows of `events` as events."""
+    rows = connection.execute(statement, parameters)  # type: ignore[call-overload]
+    return tuple(StoredEvent(*row) for row in rows)
