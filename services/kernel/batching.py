@@ -1,0 +1,96 @@
+"""Natural batching: a batch is whatever arrived while the previous one was under way, never what a timer collected."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar, cast
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batcher(Generic[Item, Result]):
+    """Sends submitted items in batches and gives each submitter its own verdict.
+
+    `send` takes 1 to `max_items` items in order of submission and returns as many results in the same order, an
+    Exception in the place of a result being that item's own failure. An exception raised by `send` is everyone's.
+    At most `max_in_flight` batches are under way. An item whose submitter gave up before its batch left is not sent;
+    afterwards it runs to its end with the others: cancelling one never cancels the batch.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
+        *,
+        max_items: int = 1000,
+        max_in_flight: int = 1,
+    ) -> None:
+        if max_items < 1 or max_in_flight < 1:
+            raise ValueError("max_items and max_in_flight are at least 1")
+        self._send = send
+        self._max_items = max_items
+        self._max_in_flight = max_in_flight
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._workers: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def submit(self, item: Item) -> Result:
+        """The item's own result, or its own exception; RuntimeError once closed."""
+        if self._closed:
+            raise RuntimeError("the batcher is closed")
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if len(self._workers) < self._max_in_flight:
+            # The task starts at the loop's next turn, so what is submitted in this turn leaves together.
+            worker = asyncio.create_task(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+        return await future
+
+    async def close(self) -> None:
+        """Refuses new items and waits for the verdict of every item submitted before."""
+        self._closed = True
+        while self._workers:
+            await asyncio.gather(*self._workers, return_exceptions=True)
+
+    async def _work(self) -> None:
+        batch: list[tuple[Item, asyncio.Future[Result]]] = []
+        try:
+            while batch := self._next_batch():
+                _settle(batch, await self._verdicts([item for item, _ in batch]))
+        except asyncio.CancelledError:
+            # Only the end of the loop cancels a worker: nobody may wait for ever.
+            for _, future in [*batch, *self._waiting]:
+                future.cancel()
+            self._waiting.clear()
+            raise
+        finally:
+            # Here and not only in the callback, which runs a turn later: an item submitted in between needs a worker.
+            self._workers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    def _next_batch(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        batch: list[tuple[Item, asyncio.Future[Result]]] = []
+        while self._waiting and len(batch) < self._max_items:
+            entry = self._waiting.popleft()
+            if not entry[1].done():
+                batch.append(entry)
+        return batch
+
+    async def _verdicts(self, items: Sequence[Item]) -> Sequence[Result | Exception]:
+        try:
+            verdicts = await self._send(items)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is the answer of every item of this batch
+            return [error] * len(items)
+        if len(verdicts) != len(items):
+            return [RuntimeError("the batch came back with another number of results")] * len(items)
+        return verdicts
+
+
+def _settle(batch: Sequence[tuple[Item, asyncio.Future[Result]]], verdicts: Sequence[Result | Exception]) -> None:
+    for (_, future), verdict in zip(batch, verdicts, strict=True):
+        if future.done():
+            continue
+        if isinstance(verdict, Exception):
+            future.set_exception(verdict)
+        else:
+            future.set_result(verdict)
