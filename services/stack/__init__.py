@@ -1,0 +1,1 @@
+"""The local stack: certificates, keys, broker, identity provider and the four services on one machine."""

@@ -1,0 +1,83 @@
+"""Where the local stack keeps things, and which ports it takes."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICES = ("access", "audit", "ingest", "analytics")
+CLIENTS = ("cortege", "city-importer", "workstation")
+# Order of the ports above the base.
+PORTS = ("broker", "issuer", *SERVICES)
+CLIENT_ID = "planier"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One installation below a folder (`var/`), on consecutive loopback ports from a base."""
+
+    home: Path
+    port_base: int
+    territory: Path
+
+    def port(self, name: str) -> int:
+        """The port of one process."""
+        return self.port_base + PORTS.index(name)
+
+    def address(self, name: str) -> str:
+        """host:port of one process."""
+        return f"127.0.0.1:{self.port(name)}"
+
+    @property
+    def pki(self) -> Path:
+        """Certificates and their keys."""
+        return self.home / "pki"
+
+    @property
+    def keys(self) -> Path:
+        """Signing keys: tokens, the log, the two parties."""
+        return self.home / "keys"
+
+    @property
+    def logs(self) -> Path:
+        """One file per process."""
+        return self.home / "log"
+
+    @property
+    def profile(self) -> Path:
+        """What a client needs to know of this installation."""
+        return self.home / "stack.json"
+
+    @property
+    def ready(self) -> Path:
+        """Holds the supervisor's pid exactly while everything serves."""
+        return self.home / "ready"
+
+    @property
+    def issuer(self) -> str:
+        """The identity provider's issuer URL."""
+        return f"http://{self.address('issuer')}"
+
+    @property
+    def annex(self) -> Path:
+        """Annex 1, as the founding deed hashes it."""
+        return ROOT / "deploy" / "annex" / "annex-1.json"
+
+    def database(self, service: str) -> Path:
+        """A service's own SQLite file."""
+        return self.home / service / f"{service}.db"
+
+    def write_profile(self) -> None:
+        """Writes the client's profile."""
+        content: dict[str, Any] = {
+            "addresses": {service: self.address(service) for service in SERVICES},
+            "broker": self.address("broker"),
+            "issuer": self.issuer,
+            "client_id": CLIENT_ID,
+            "certificates": str(self.pki),
+            "log_key": str(self.keys / "log.pub"),
+            "territory": str(self.territory),
+            "annex": str(self.annex),
+        }
+        self.profile.write_text(json.dumps(content, indent=2) + "\n")
