@@ -25,23 +25,23 @@ _sym_db = _symbol_database.Default()
 from planier.common.v1 import fact_pb2 as planier_dot_common_dot_v1_dot_fact__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eplanier/ingest/v1/events.proto\x12\x11planier.ingest.v1\x1a\x1cplanier/common/v1/fact.proto\"h\n\x0c\x46\x61\x63tDeclared\x12\x0f\n\x07\x66\x61\x63t_id\x18\x01 \x01(\t\x12%\n\x04\x66\x61\x63t\x18\x02 \x01(\x0b\x32\x17.planier.common.v1.Fact\x12\r\n\x05party\x18\x03 \x01(\t\x12\x11\n\trecord_id\x18\x04 \x01(\t\"g\n\x0b\x46\x61\x63tAmended\x12\x0f\n\x07\x66\x61\x63t_id\x18\x01 \x01(\t\x12%\n\x04\x66\x61\x63t\x18\x02 \x01(\x0b\x32\x17.planier.common.v1.Fact\x12\r\n\x05party\x18\x03 \x01(\t\x12\x11\n\trecord_id\x18\x04 \x01(\t\"\x8b\x01\n\rFactCancelled\x12\x0f\n\x07\x66\x61\x63t_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\r\x12\x35\n\x06reason\x18\x03 \x01(\x0e\x32%.planier.ingest.v1.CancellationReason\x12\r\n\x05party\x18\x04 \x01(\t\x12\x11\n\trecord_id\x18\x05 \x01(\t\"q\n\nFactErased\x12\x0f\n\x07\x66\x61\x63t_id\x18\x01 \x01(\t\x12\x30\n\x06reason\x18\x02 \x01(\x0e\x32 .planier.ingest.v1.ErasureReason\x12\r\n\x05party\x18\x03 \x01(\t\x12\x11\n\trecord_id\x18\x04 \x01(\t*\xc2\x01\n\x12\x43\x61ncellationReason\x12#\n\x1f\x43\x41NCELLATION_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x43\x41NCELLATION_REASON_WITHDRAWN\x10\x01\x12\"\n\x1e\x43\x41NCELLATION_REASON_PROHIBITED\x10\x02\x12\x1f\n\x1b\x43\x41NCELLATION_REASON_WEATHER\x10\x03\x12\x1f\n\x1b\x43\x41NCELLATION_REASON_MISTAKE\x10\x04*\x8f\x01\n\rErasureReason\x12\x1e\n\x1a\x45RASURE_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x45RASURE_REASON_PERSONAL_DATA\x10\x01\x12\x1c\n\x18\x45RASURE_REASON_RETENTION\x10\x02\x12\x1e\n\x1a\x45RASURE_REASON_LEGAL_ORDER\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eplanier/ingest/v1/events.proto\x12\x11planier.ingest.v1\x1a\x1cplanier/common/v1/fact.proto\"\x90\x01\n\x0c\x46\x61\x63tDeclared\x12\x0f\n\x07\x66\x61\x63t_id\x18\x01 \x01(\t\x12%\n\x04\x66\x61\x63t\x18\x02 \x01(\x0b\x32\x17.planier.common.v1.Fact\x12\r\n\x05party\x18\x03 \x01(\t\x12\x11\n\trecord_id\x18\x04 \x01(\t\x12\x11\n\tbody_salt\x18\x05 \x01(\x0c\x12\x13\n\x0b\x62ody_digest\x18\x06 \x01(\x0c\"\x8f\x01\n\x0b\x46\x61\x63tAmended\x12\x0f\n\x07\x66\x61\x63t_id\x18\x01 \x01(\t\x12%\n\x04\x66\x61\x63t\x18\x02 \x01(\x0b\x32\x17.planier.common.v1.Fact\x12\r\n\x05party\x18\x03 \x01(\t\x12\x11\n\trecord_id\x18\x04 \x01(\t\x12\x11\n\tbody_salt\x18\x05 \x01(\x0c\x12\x13\n\x0b\x62ody_digest\x18\x06 \x01(\x0c\"\xb3\x01\n\rFactCancelled\x12\x0f\n\x07\x66\x61\x63t_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\r\x12\x35\n\x06reason\x18\x03 \x01(\x0e\x32%.planier.ingest.v1.CancellationReason\x12\r\n\x05party\x18\x04 \x01(\t\x12\x11\n\trecord_id\x18\x05 \x01(\t\x12\x11\n\tbody_salt\x18\x06 \x01(\x0c\x12\x13\n\x0b\x62ody_digest\x18\x07 \x01(\x0c\"q\n\nFactErased\x12\x0f\n\x07\x66\x61\x63t_id\x18\x01 \x01(\t\x12\x30\n\x06reason\x18\x02 \x01(\x0e\x32 .planier.ingest.v1.ErasureReason\x12\r\n\x05party\x18\x03 \x01(\t\x12\x11\n\trecord_id\x18\x04 \x01(\t*\xc2\x01\n\x12\x43\x61ncellationReason\x12#\n\x1f\x43\x41NCELLATION_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x43\x41NCELLATION_REASON_WITHDRAWN\x10\x01\x12\"\n\x1e\x43\x41NCELLATION_REASON_PROHIBITED\x10\x02\x12\x1f\n\x1b\x43\x41NCELLATION_REASON_WEATHER\x10\x03\x12\x1f\n\x1b\x43\x41NCELLATION_REASON_MISTAKE\x10\x04*\x8f\x01\n\rErasureReason\x12\x1e\n\x1a\x45RASURE_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x45RASURE_REASON_PERSONAL_DATA\x10\x01\x12\x1c\n\x18\x45RASURE_REASON_RETENTION\x10\x02\x12\x1e\n\x1a\x45RASURE_REASON_LEGAL_ORDER\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'planier.ingest.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CANCELLATIONREASON']._serialized_start=552
-  _globals['_CANCELLATIONREASON']._serialized_end=746
-  _globals['_ERASUREREASON']._serialized_start=749
-  _globals['_ERASUREREASON']._serialized_end=892
-  _globals['_FACTDECLARED']._serialized_start=83
-  _globals['_FACTDECLARED']._serialized_end=187
-  _globals['_FACTAMENDED']._serialized_start=189
-  _globals['_FACTAMENDED']._serialized_end=292
-  _globals['_FACTCANCELLED']._serialized_start=295
-  _globals['_FACTCANCELLED']._serialized_end=434
-  _globals['_FACTERASED']._serialized_start=436
-  _globals['_FACTERASED']._serialized_end=549
+  _globals['_CANCELLATIONREASON']._serialized_start=674
+  _globals['_CANCELLATIONREASON']._serialized_end=868
+  _globals['_ERASUREREASON']._serialized_start=871
+  _globals['_ERASUREREASON']._serialized_end=1014
+  _globals['_FACTDECLARED']._serialized_start=84
+  _globals['_FACTDECLARED']._serialized_end=228
+  _globals['_FACTAMENDED']._serialized_start=231
+  _globals['_FACTAMENDED']._serialized_end=374
+  _globals['_FACTCANCELLED']._serialized_start=377
+  _globals['_FACTCANCELLED']._serialized_end=556
+  _globals['_FACTERASED']._serialized_start=558
+  _globals['_FACTERASED']._serialized_end=671
 # @@protoc_insertion_point(module_scope)

@@ -68,12 +68,17 @@ class FactDeclared(_message.Message):
     FACT_FIELD_NUMBER: _builtins.int
     PARTY_FIELD_NUMBER: _builtins.int
     RECORD_ID_FIELD_NUMBER: _builtins.int
+    BODY_SALT_FIELD_NUMBER: _builtins.int
+    BODY_DIGEST_FIELD_NUMBER: _builtins.int
     fact_id: _builtins.str
     """32 hex digits, derived from (source, source_id)."""
     party: _builtins.str
     """"PREFECTURE" or "CITY"."""
     record_id: _builtins.str
     """The access record that preceded this event."""
+    body_salt: _builtins.bytes
+    """SHA-256(salt ‖ body as declared, its place already reduced): tells a retry from another body, for ever."""
+    body_digest: _builtins.bytes
     @_builtins.property
     def fact(self) -> _fact_pb2.Fact:
         """As stored: place already reduced to the precision of its kind, title composed where annex 1 says so."""
@@ -85,10 +90,12 @@ class FactDeclared(_message.Message):
         fact: _fact_pb2.Fact | None = ...,
         party: _builtins.str = ...,
         record_id: _builtins.str = ...,
+        body_salt: _builtins.bytes = ...,
+        body_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fact", b"fact", "fact_id", b"fact_id", "party", b"party", "record_id", b"record_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_digest", b"body_digest", "body_salt", b"body_salt", "fact", b"fact", "fact_id", b"fact_id", "party", b"party", "record_id", b"record_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -102,9 +109,13 @@ class FactAmended(_message.Message):
     FACT_FIELD_NUMBER: _builtins.int
     PARTY_FIELD_NUMBER: _builtins.int
     RECORD_ID_FIELD_NUMBER: _builtins.int
+    BODY_SALT_FIELD_NUMBER: _builtins.int
+    BODY_DIGEST_FIELD_NUMBER: _builtins.int
     fact_id: _builtins.str
     party: _builtins.str
     record_id: _builtins.str
+    body_salt: _builtins.bytes
+    body_digest: _builtins.bytes
     @_builtins.property
     def fact(self) -> _fact_pb2.Fact: ...
     def __init__(
@@ -114,10 +125,12 @@ class FactAmended(_message.Message):
         fact: _fact_pb2.Fact | None = ...,
         party: _builtins.str = ...,
         record_id: _builtins.str = ...,
+        body_salt: _builtins.bytes = ...,
+        body_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fact", b"fact", "fact_id", b"fact_id", "party", b"party", "record_id", b"record_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_digest", b"body_digest", "body_salt", b"body_salt", "fact", b"fact", "fact_id", b"fact_id", "party", b"party", "record_id", b"record_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -132,11 +145,15 @@ class FactCancelled(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     PARTY_FIELD_NUMBER: _builtins.int
     RECORD_ID_FIELD_NUMBER: _builtins.int
+    BODY_SALT_FIELD_NUMBER: _builtins.int
+    BODY_DIGEST_FIELD_NUMBER: _builtins.int
     fact_id: _builtins.str
     revision: _builtins.int
     reason: Global___CancellationReason.ValueType
     party: _builtins.str
     record_id: _builtins.str
+    body_salt: _builtins.bytes
+    body_digest: _builtins.bytes
     def __init__(
         self,
         *,
@@ -145,10 +162,12 @@ class FactCancelled(_message.Message):
         reason: Global___CancellationReason.ValueType = ...,
         party: _builtins.str = ...,
         record_id: _builtins.str = ...,
+        body_salt: _builtins.bytes = ...,
+        body_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fact_id", b"fact_id", "party", b"party", "reason", b"reason", "record_id", b"record_id", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_digest", b"body_digest", "body_salt", b"body_salt", "fact_id", b"fact_id", "party", b"party", "reason", b"reason", "record_id", b"record_id", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
