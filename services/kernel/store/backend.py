@@ -47,8 +47,8 @@ class Backend(Protocol):
         """Inserts rows of `events`."""
         ...
 
-    def scrub(self, engine: Engine) -> bool:
-        """Removes what an erasure left in the files; False if readers were in the way and it must be tried again."""
+    def scrub(self, engine: Engine, patience_ms: int) -> bool:
+        """Removes what an erasure left in the files; False if readers stayed in the way for that long: try again."""
         ...
 
     def read_raw(self, connection: Connection, after: int, limit: int) -> Iterable[StoredEvent]:

@@ -14,6 +14,7 @@ BUSY_SECONDS = 30
 _WAL_ATTEMPTS = 200
 _WAL_PAUSE_SECONDS = 0.025
 _WRITE = "planier_write"
+_SCHEMA_LOCK = int.from_bytes(b"planier", "big")
 
 
 def open_engine(url: str) -> Engine:
@@ -35,6 +36,12 @@ def begin_write(engine: Engine) -> Iterator[Connection]:
     """One transaction that writes: on SQLite it holds the write lock from its start, so it cannot fail half-way."""
     with engine.execution_options(**{_WRITE: True}).begin() as connection:
         yield connection
+
+
+def lock_schema(connection: Connection) -> None:
+    """Holds, until commit, what processes that make tables in one database at once wait for; SQLite's writer has it."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
 
 
 def _open_sqlite(url: URL) -> Engine:

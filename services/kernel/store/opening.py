@@ -6,6 +6,7 @@ from services.kernel.clock import Clock
 from services.kernel.codec import Codec, IdentityCodec
 from services.kernel.store.backend import Backend
 from services.kernel.store.engine import open_engine
+from services.kernel.store.postgres import PostgresBackend
 from services.kernel.store.sql import SqlEventStore
 from services.kernel.store.sqlite import SqliteBackend
 
@@ -26,6 +27,4 @@ def create_schema(engine: Engine) -> None:
 
 def backend_of(engine: Engine) -> Backend:
     """What knows the engine's database."""
-    if engine.dialect.name != "sqlite":
-        raise ValueError("no store over this database")
-    return SqliteBackend()
+    return PostgresBackend() if engine.dialect.name == "postgresql" else SqliteBackend()

@@ -36,6 +36,10 @@ _ERASE = text(
     " WHERE stream = :stream AND position < :erased_by AND erased_by = 0 RETURNING position"
 )
 
+# A reader of an old snapshot holds up the removal of erased bytes; it must not hold up writers for long.
+_PATIENCE_MS = 1_000
+_RETRY_PATIENCE_MS = 20
+
 logger = logging.getLogger(__name__)
 
 
@@ -139,13 +143,18 @@ class SqlEventStore:
         self._wakes: tuple[Callable[[], None], ...] = ()
         backend.create_schema(engine)
         # A process killed between an erasure and its scrubbing left the bytes behind.
-        self._unscrubbed = not backend.scrub(engine)
+        self._unscrubbed = not backend.scrub(engine, _RETRY_PATIENCE_MS)
         self._store_id = self.head().store_id
 
     @property
     def store_id(self) -> str:
         """Random, made with the database."""
         return self._store_id
+
+    @property
+    def unscrubbed(self) -> bool:
+        """Whether erased bytes may still be in the files because readers were in the way; each write tries again."""
+        return self._unscrubbed
 
     @contextmanager
     def write(self, *, traceparent: str = "") -> Iterator[SqlTransaction]:
@@ -158,7 +167,8 @@ class SqlEventStore:
                 yield transaction
                 transaction.finish()
             if transaction.erased or self._unscrubbed:
-                self._unscrubbed = not self._backend.scrub(self.engine)
+                patience = _PATIENCE_MS if transaction.erased else _RETRY_PATIENCE_MS
+                self._unscrubbed = not self._backend.scrub(self.engine, patience)
         finally:
             self._writer.release()
         if transaction.appended or transaction.erased:

@@ -8,12 +8,12 @@ from sqlalchemy import Connection, Engine
 
 from services.kernel.store.backend import COLUMNS, Row
 from services.kernel.store.base import GENESIS, StoredEvent
-from services.kernel.store.engine import begin_write
+from services.kernel.store.engine import BUSY_SECONDS, begin_write
 
 _TABLES = (
     """
     CREATE TABLE IF NOT EXISTS store (
-        only INTEGER PRIMARY KEY CHECK (only = 1),
+        singleton INTEGER PRIMARY KEY CHECK (singleton = 1),
         store_id TEXT NOT NULL,
         head_position INTEGER NOT NULL,
         head_digest BLOB NOT NULL,
@@ -98,10 +98,14 @@ class SqliteBackend:
         """One prepared statement, stepped once a row."""
         connection.exec_driver_sql(_INSERT, list(rows))
 
-    def scrub(self, engine: Engine) -> bool:
-        """Moves the log into the database and truncates it; waits for readers of older snapshots as a writer would."""
+    def scrub(self, engine: Engine, patience_ms: int) -> bool:
+        """Moves the log into the database and truncates it, which no reader of an older snapshot may be needing."""
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={patience_ms}")
+            try:
+                busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
+            finally:
+                connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
         return not busy
 
     def read_raw(self, connection: Connection, after: int, limit: int) -> Iterable[StoredEvent]:
