@@ -31,7 +31,7 @@ def commitment(salt: bytes, payload: bytes) -> bytes:
     return sha256(salt + payload).digest()
 
 
-def link(  # noqa: PLR0917 -- the header's fields, in its order
+def link(
     previous_digest: bytes,
     position: int,
     stream: str,

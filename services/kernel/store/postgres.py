@@ -68,9 +68,7 @@ _VERSIONS = """
     SELECT s, coalesce((SELECT max(stream_version) FROM events WHERE stream = s COLLATE "C"), 0)
     FROM unnest(%s::text[]) s"""
 _COPY = f"COPY events ({', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)"
-_TYPES = tuple(
-    ["int8", "text", "int8", "text", "text", "int8", "text", "bytea", "bytea", "bytea", "bytea", "int8", "text"]
-)
+_TYPES = ("int8", "text", "int8", "text", "text", "int8", "text", *["bytea"] * 4, "int8", "text")
 _READ_RAW = f"{EVENTS} WHERE position > %s ORDER BY position LIMIT %s"
 
 
