@@ -9,7 +9,7 @@ from typing import cast
 import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from grpc._cython import cygrpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined]  # an extension module that the stubs leave out
 
 # gRPC has no floor for the TLS version. Its core takes the TLS 1.2 suites from this variable, once, at the first use of
 # TLS in the process, and from a copy of the environment made when grpc is imported: hence the renewal below. A suite

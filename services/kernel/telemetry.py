@@ -1,0 +1,218 @@
+"""Traces and metrics by OpenTelemetry; off unless an OTLP endpoint is given, and then free of charge."""
+
+import random
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, Self
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.metrics import Counter, Histogram
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+from services.kernel import traces
+from services.kernel.config import ServiceSettings
+
+SCOPE = "planier"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One instrument: what it counts or measures, in which unit, under which attributes."""
+
+    kind: Literal["counter", "histogram"]
+    unit: str
+    description: str
+    attributes: tuple[str, ...]
+
+
+# The whole of what is measured; docs/telemetry.md shows it, tests/unit/test_telemetry.py holds both to the code.
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        "planier.rpc.server.duration": Metric(
+            "histogram", "s", "Time from a call's arrival to its answer, streams included.", ("method", "outcome")
+        ),
+        "planier.rpc.client.duration": Metric(
+            "histogram", "s", "Time a caller waited for an answer of another service.", ("method", "outcome")
+        ),
+        "planier.door.refused": Metric(
+            "counter", "{connection}", "Connections that ended in the TLS handshake.", ("reason",)
+        ),
+    }
+)
+
+
+class Span:
+    """One piece of work in a trace; holds an OpenTelemetry span only where the trace is recorded."""
+
+    __slots__ = ("_recorded", "traceparent")
+
+    def __init__(self, traceparent: str, recorded: trace.Span | None) -> None:
+        self.traceparent = traceparent
+        self._recorded = recorded
+
+    @property
+    def trace_id(self) -> str:
+        """32 hexadecimal digits; every call has one."""
+        return traces.trace_id(self.traceparent)
+
+    def end(self, outcome: str = "OK", *, fault: bool = False) -> None:
+        """Ends the span; `outcome` is a status or reason in UPPER_SNAKE, `fault` marks it as ours."""
+        if self._recorded is None:
+            return
+        self._recorded.set_attribute("planier.outcome", outcome)
+        if fault:
+            self._recorded.set_status(Status(StatusCode.ERROR))
+        self._recorded.end()
+
+
+class Telemetry:
+    """Spans, metrics and the propagation of trace context of one process.
+
+    A trace begins here when a call comes in without a traceparent; then `ratio` of them are recorded. What comes in
+    with one follows its flag. Without an exporter nothing is recorded, yet every call has a trace id.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracing: TracerProvider | None = None,
+        metering: MeterProvider | None = None,
+        ratio: float = 0.0,
+    ) -> None:
+        self._tracing = tracing
+        self._metering = metering
+        self._tracer = tracing.get_tracer(SCOPE) if tracing else None
+        self._ratio = ratio
+        self._counters: dict[str, Counter] = {}
+        self._histograms: dict[str, Histogram] = {}
+        if metering:
+            self._create_instruments(metering)
+
+    @classmethod
+    def off(cls) -> Self:
+        """Records nothing; trace ids still pass through."""
+        return cls()
+
+    @classmethod
+    def start(cls, settings: ServiceSettings) -> Self:
+        """As the settings say: off without an endpoint, else OTLP over HTTP, in the background."""
+        if not settings.otlp_endpoint:
+            return cls.off()
+        base = settings.otlp_endpoint.rstrip("/")
+        return cls.recording(
+            service=settings.service,
+            instance=settings.instance,
+            ratio=settings.trace_ratio,
+            processors=[BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{base}/v1/traces"))],
+            readers=[PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=f"{base}/v1/metrics"))],
+        )
+
+    @classmethod
+    def recording(
+        cls,
+        *,
+        service: str,
+        instance: str,
+        ratio: float,
+        processors: Sequence[SpanProcessor],
+        readers: Sequence[MetricReader],
+    ) -> Self:
+        """Records to these processors and readers."""
+        resource = Resource.create({"service.name": service, "service.instance.id": instance})
+        # The head's decision is taken before a span exists, so that what is not recorded costs none.
+        tracing = TracerProvider(resource=resource, sampler=ParentBased(ALWAYS_ON), shutdown_on_exit=False)
+        for processor in processors:
+            tracing.add_span_processor(processor)
+        metering = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
+        return cls(tracing=tracing, metering=metering, ratio=ratio)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything can be recorded."""
+        return self._tracer is not None
+
+    def begin(self, name: str, kind: SpanKind = SpanKind.INTERNAL, *, parent: str = "") -> Span:
+        """A span under `parent` (a traceparent, not trusted), else under the current one, else of a new trace.
+
+        Whoever begins a span ends it.
+        """
+        if not (parent and traces.is_valid(parent)):
+            parent = traces.current.get()
+        if self._tracer is None:
+            return Span(parent or traces.fresh(sampled=False), None)
+        if not parent:
+            if random.random() >= self._ratio:  # noqa: S311 -- which calls are traced is no secret
+                return Span(traces.fresh(sampled=False), None)
+            return _recorded(self._tracer.start_span(name, Context(), kind))
+        if not traces.is_sampled(parent):
+            return Span(parent, None)
+        remote = SpanContext(
+            int(parent[3:35], 16), int(parent[36:52], 16), is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)
+        )
+        return _recorded(self._tracer.start_span(name, trace.set_span_in_context(NonRecordingSpan(remote)), kind))
+
+    @contextmanager
+    def span(self, name: str, kind: SpanKind = SpanKind.INTERNAL, *, parent: str = "") -> Iterator[Span]:
+        """A span around a block, current inside it; an exception that leaves the block marks it as a fault."""
+        span = self.begin(name, kind, parent=parent)
+        token = traces.current.set(span.traceparent)
+        try:
+            yield span
+        except BaseException as error:
+            span.end(type(error).__name__, fault=isinstance(error, Exception))
+            raise
+        else:
+            span.end()
+        finally:
+            traces.current.reset(token)
+
+    def inject(self, carrier: MutableMapping[str, str]) -> None:
+        """Writes the current traceparent into the headers of a message, if there is one."""
+        if traceparent := traces.current.get():
+            carrier[traces.HEADER] = traceparent
+
+    def extract(self, carrier: Mapping[str, str] | None) -> str:
+        """The traceparent in the headers of a message, or "" where there is none or a malformed one."""
+        traceparent = (carrier or {}).get(traces.HEADER, "")
+        return traceparent if traces.is_valid(traceparent) else ""
+
+    def count(self, name: str, amount: int = 1, **attributes: str) -> None:
+        """Adds to a counter of METRICS; KeyError where the table has none of that name."""
+        if self._metering is not None:
+            self._counters[name].add(amount, attributes)
+
+    def measure(self, name: str, value: float, **attributes: str) -> None:
+        """Adds a value to a histogram of METRICS; KeyError where the table has none of that name."""
+        if self._metering is not None:
+            self._histograms[name].record(value, attributes)
+
+    def shutdown(self) -> None:
+        """Sends what is pending and stops; blocks for some seconds where the collector is gone."""
+        if self._tracing is not None:
+            self._tracing.shutdown()
+        if self._metering is not None:
+            self._metering.shutdown()
+
+    def _create_instruments(self, metering: MeterProvider) -> None:
+        meter = metering.get_meter(SCOPE)
+        for name, metric in METRICS.items():
+            if metric.kind == "counter":
+                self._counters[name] = meter.create_counter(name, metric.unit, metric.description)
+            else:
+                self._histograms[name] = meter.create_histogram(name, metric.unit, metric.description)
+
+
+def _recorded(span: trace.Span) -> Span:
+    context = span.get_span_context()
+    return Span(f"00-{context.trace_id:032x}-{context.span_id:016x}-01", span)
