@@ -45,9 +45,9 @@ class Grant:
 
     record_id: str
     subject: Subject
-    operation: Operation
+    operation: Operation.ValueType
     resource: str
-    purpose: Purpose
+    purpose: Purpose.ValueType
     party: str
     organisation: str
     clearance_id: str

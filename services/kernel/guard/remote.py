@@ -4,7 +4,6 @@ A call costs 290-440 µs, an item in a batch under 1 µs.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
 
 import grpc
@@ -26,6 +25,8 @@ from planier.common.v1.release_pb2 import Receipt
 from services.kernel.batching import Batcher
 from services.kernel.errors import Problem, unavailable
 from services.kernel.guard.ports import Decision
+from services.kernel.guard.receipts import is_receipt_of
+from services.kernel.guard.records import record_unavailable
 
 CHECK_SECONDS = 1.0
 RECORD_SECONDS = 5.0
@@ -81,14 +82,14 @@ class RemoteRecorder:
         """The log's receipt; serialised once, so that every attempt carries the same bytes under the same id."""
         item = RecordItem(record_id=record.record_id, record=record.SerializeToString(deterministic=True))
         if len(item.record) > MAX_RECORD_BYTES:
-            raise _record_unavailable()
+            raise record_unavailable()
         try:
             async with asyncio.timeout(RECORD_SECONDS):
                 return await self._until_known(item)
-        except Problem:
-            raise
         except Exception as error:
-            raise _record_unavailable() from error
+            if isinstance(error, Problem) and error.reason == "RECORD_REFUSED":
+                raise
+            raise record_unavailable() from error
 
     async def close(self) -> None:
         """Waits for what is under way."""
@@ -146,22 +147,9 @@ def _receipt(item: RecordItem, result: RecordResult) -> Receipt | Exception:
     return result.receipt
 
 
-def is_receipt_of(receipt: Receipt, record_id: str) -> bool:
-    """Whether this is a complete receipt of that record; its signature is the client's to verify (receipts.py)."""
-    return (
-        receipt.record_id == record_id
-        and len(receipt.leaf_hash) == hashlib.sha256().digest_size
-        and bool(receipt.signature)
-    )
-
-
 def _may_pass(error: Exception) -> bool:
     """Whether the same bytes may be taken a moment later: the log was unreachable, or too slow to answer."""
     passing = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
     if isinstance(error, Problem):
         return error.code in passing
     return isinstance(error, grpc.RpcError) and isinstance(error, grpc.aio.AioRpcError) and error.code() in passing
-
-
-def _record_unavailable() -> Problem:
-    return unavailable("RECORD_UNAVAILABLE", "the access could not be recorded, so nothing is released")

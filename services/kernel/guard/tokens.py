@@ -1,7 +1,6 @@
 """Internal tokens: signed by access for five minutes, bound to a session and an audience, verified by each service."""
 
 import asyncio
-import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from services.kernel.clock import Clock, Ids
 from services.kernel.errors import Problem, unauthenticated
 from services.kernel.guard.grant import Subject
+from services.kernel.guard.receipts import key_id_of
 from services.kernel.guard.remote import KeyLoader
 
 __all__ = ["RENEW_AUDIENCE", "KeyLoader", "TokenIssuer", "TokenVerifier", "key_id_of"]
@@ -27,11 +27,6 @@ RELOAD_SECONDS = 1.0
 MAX_TOKEN_CHARACTERS = 8192
 MAX_CACHED = 10_000
 _CLAIMS = {"iss": str, "exp": int, "iat": int, "jti": str, "sid": str, "idp_iss": str, "idp_sub": str, "mfa": bool}
-
-
-def key_id_of(key: Ed25519PublicKey) -> str:
-    """RFC 4648 hex of the first 4 bytes of SHA-256(public key); names token keys and log keys alike."""
-    return hashlib.sha256(key.public_bytes_raw()).digest()[:4].hex()
 
 
 class TokenIssuer:
