@@ -1,0 +1,180 @@
+"""`planier audit`: replaying the access log and checking it."""
+
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from google.protobuf.json_format import MessageToDict
+from planier.audit.v1.audit_pb2 import (
+    GetCheckpointRequest,
+    ReplayEntry,
+    ReplayFilter,
+    ReplayRequest,
+    VerifyLogRequest,
+)
+from planier.audit.v1.audit_pb2_grpc import AuditServiceStub
+from planier.audit.v1.record_pb2 import AccessRecord, RecordKind
+from planier.common.v1.release_pb2 import Purpose
+
+from services.audit.verify import verify_database
+from services.cli import session
+from services.cli.app import JsonOption, MotiveOption, app, perform
+from services.cli.connection import DEADLINE, Receipts, channel
+from services.cli.output import console, print_json, print_table
+from services.cli.profile import Profile
+from services.cli.queries import AsOption, instant
+
+audit = typer.Typer(no_args_is_help=True, help="The access log, for auditors.")
+app.add_typer(audit, name="audit")
+
+REPLAY_DEADLINE = 3600.0
+
+
+@audit.command()
+def replay(
+    start: Annotated[str, typer.Option("--from", help="ISO 8601.")] = "",
+    end: Annotated[str, typer.Option("--to", help="ISO 8601.")] = "",
+    subject: Annotated[str, typer.Option(help="Only this person.")] = "",
+    party: Annotated[str, typer.Option(help="CITY or PREFECTURE.")] = "",
+    rpc: Annotated[str, typer.Option(help="Only this method.")] = "",
+    clause: Annotated[str, typer.Option(help="Only decisions that this clause made.")] = "",
+    source: Annotated[str, typer.Option(help="Only accesses that asked for this source.")] = "",
+    record: Annotated[str, typer.Option(help="Only this record.")] = "",
+    refused: Annotated[bool | None, typer.Option("--refused/--permitted", help="Only these decisions.")] = None,
+    limit: Annotated[int, typer.Option(help="0 is all.")] = 0,
+    motive: MotiveOption = "contrôle du journal des accès",
+    person: AsOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Replay the access log, in order; the replay itself is an access, recorded first."""
+    wanted = ReplayFilter(
+        subject=subject,
+        party=party,
+        rpc=rpc,
+        clause=clause,
+        source=source,
+        record_id=record,
+        permitted=None if refused is None else not refused,
+    )
+    if start:
+        wanted.occurred_from.FromDatetime(instant(start))
+    if end:
+        wanted.occurred_until.FromDatetime(instant(end))
+    request = ReplayRequest(consultation=session.consultation("OVERSIGHT", motive), filter=wanted, limit=limit)
+    perform(_replay(request, person, as_json=as_json), as_json=as_json)
+
+
+@audit.command()
+def verify(
+    database: Annotated[str, typer.Option(help="Check a copy offline: the log's database, as an SQLAlchemy URL.")] = "",
+    key: Annotated[Path | None, typer.Option(help="The log's public key, PEM, for an offline check.")] = None,
+    motive: MotiveOption = "vérification du journal des accès",
+    person: AsOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Recompute the whole log from its stored bytes; exits with 1 where anything does not hold."""
+    work = _verify_offline(database, key) if database else _verify(motive, person)
+    perform(_report(work, as_json=as_json), as_json=as_json)
+
+
+@audit.command()
+def checkpoint(as_json: JsonOption = False) -> None:
+    """Print the newest signed tree head."""
+    perform(_checkpoint(as_json=as_json), as_json=as_json)
+
+
+async def _replay(request: ReplayRequest, person: str, *, as_json: bool) -> None:
+    profile = Profile.load()
+    signed_in = await session.current(profile, person)
+    rows: list[dict[str, Any]] = []
+    size = 0
+    async with channel(profile, "audit") as opened:
+        call = AuditServiceStub(opened).Replay(request, timeout=REPLAY_DEADLINE, metadata=signed_in.metadata)
+        async for answer in call:
+            if answer.HasField("release"):
+                Receipts(profile).keep(answer)
+                size = answer.tree_size
+            rows.extend(_rows(answer.entries))
+    if as_json:
+        print_json({"tree_size": size, "records": rows})
+        return
+    columns = ("index", "when", "kind", "who", "method", "purpose", "permit", "clauses", "count")
+    print_table(f"{len(rows)} records of {size}", columns, ([row[column] for column in columns] for row in rows))
+
+
+def _rows(entries: Any) -> Iterator[dict[str, Any]]:
+    entry: ReplayEntry
+    for entry in entries:
+        if not entry.HasField("record"):
+            yield {"index": entry.index, "erased": True}
+            continue
+        record = AccessRecord.FromString(entry.record)
+        actor = record.actor
+        yield {
+            "index": entry.index,
+            "when": record.occurred_at.ToJsonString(),
+            "kind": RecordKind.Name(record.kind).removeprefix("RECORD_KIND_"),
+            "who": actor.subject or actor.certificate_identity or record.peer,
+            "method": record.rpc.rpartition("/")[2],
+            "purpose": Purpose.Name(record.purpose).removeprefix("PURPOSE_"),
+            "permit": record.decision.permit,
+            "clauses": ", ".join(record.decision.clauses),
+            "count": record.data.count,
+            "record": MessageToDict(record, preserving_proto_field_name=True),
+        }
+
+
+async def _verify(motive: str, person: str) -> dict[str, Any]:
+    profile = Profile.load()
+    signed_in = await session.current(profile, person)
+    request = VerifyLogRequest(consultation=session.consultation("OVERSIGHT", motive))
+    async with channel(profile, "audit") as opened:
+        call = AuditServiceStub(opened).VerifyLog(request, timeout=REPLAY_DEADLINE, metadata=signed_in.metadata)
+        answer = await call
+    Receipts(profile).keep(answer)
+    return {
+        "sound": answer.sound,
+        "tree_size": answer.tree_size,
+        "root_hash": answer.root_hash.hex(),
+        "erased": answer.erased,
+        "faults": [{"index": fault.index, "fault": fault.fault} for fault in answer.faults],
+    }
+
+
+async def _verify_offline(database: str, key: Path | None) -> dict[str, Any]:
+    public_key = load_pem_public_key((key or Profile.load().log_key).read_bytes())
+    if not isinstance(public_key, Ed25519PublicKey):
+        raise typer.BadParameter("not an Ed25519 key", param_hint="--key")
+    found = verify_database(database, public_key)
+    return {
+        "sound": found.sound,
+        "tree_size": found.tree_size,
+        "root_hash": found.root.hex(),
+        "erased": found.erased,
+        "faults": [{"index": fault.index, "fault": fault.fault} for fault in found.faults],
+    }
+
+
+async def _report(work: Coroutine[Any, Any, dict[str, Any]], *, as_json: bool) -> None:
+    found = await work
+    if as_json:
+        print_json(found)
+    else:
+        word = "[green]sound[/green]" if found["sound"] else "[red]NOT SOUND[/red]"
+        console.print(f"{word}: {found['tree_size']} records, root {found['root_hash']}, {found['erased']} erased")
+        for fault in found["faults"]:
+            console.print(f"  index {fault['index']}: [red]{fault['fault']}[/red]")
+    if not found["sound"]:
+        raise SystemExit(1)
+
+
+async def _checkpoint(*, as_json: bool) -> None:
+    async with channel(Profile.load(), "audit") as opened:
+        answer = await AuditServiceStub(opened).GetCheckpoint(GetCheckpointRequest(), timeout=DEADLINE)
+    if as_json:
+        print_json(MessageToDict(answer, preserving_proto_field_name=True))
+        return
+    console.print(answer.checkpoint, highlight=False, markup=False)

@@ -1,0 +1,90 @@
+"""`planier convention`: the founding deed, signed by both parties, and what is in force."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from google.protobuf.json_format import MessageToDict
+from planier.access.v1.access_pb2 import GetConventionRequest, SignConventionRequest, SignConventionResponse
+from planier.access.v1.access_pb2_grpc import AccessServiceStub
+from planier.access.v1.events_pb2 import PARTY_CITY, PARTY_PREFECTURE, Party
+
+from services.access import deed as deeds
+from services.cli import session
+from services.cli.app import JsonOption, MotiveOption, app, perform
+from services.cli.connection import DEADLINE, Receipts, channel
+from services.cli.output import console, print_json
+from services.cli.profile import Profile
+from services.cli.queries import AsOption
+from services.kernel.registry import Registry
+
+Keys = Mapping[Party.ValueType, Ed25519PrivateKey]
+
+convention = typer.Typer(no_args_is_help=True, help="The convention between the City and the Préfecture.")
+app.add_typer(convention, name="convention")
+
+
+@convention.command()
+def sign(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The deed, as YAML.")],
+    city_key: Annotated[Path, typer.Option(exists=True, help="The City's Ed25519 key, PEM.")],
+    prefecture_key: Annotated[Path, typer.Option(exists=True, help="The Préfecture's Ed25519 key, PEM.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make the founding event: both parties sign the deed, which hashes annex 1 and names the office holders."""
+    keys = {PARTY_CITY: read_key(city_key), PARTY_PREFECTURE: read_key(prefecture_key)}
+    description = yaml.safe_load(file.read_text())
+    perform(_sign(description, keys, as_json=as_json), as_json=as_json)
+
+
+@convention.command()
+def show(
+    motive: MotiveOption = "consultation de la convention", person: AsOption = "", as_json: JsonOption = False
+) -> None:
+    """Show the convention in force."""
+    perform(_show(motive, person), as_json=as_json)
+
+
+async def _sign(description: dict[str, Any], keys: Keys, *, as_json: bool) -> None:
+    profile = Profile.load()
+    answer = await sign_deed(profile, description, keys)
+    if as_json:
+        print_json(MessageToDict(answer, preserving_proto_field_name=True))
+        return
+    console.print(f"signed; recorded as {answer.release.receipt.record_id}")
+
+
+async def sign_deed(profile: Profile, description: dict[str, Any], keys: Keys) -> SignConventionResponse:
+    """Makes the founding event from a deed's description; annex 1 is the installation's."""
+    annex_hash = Registry.load(profile.annex).hash
+    public = {party: key.public_key() for party, key in keys.items()}
+    content = deeds.build(description, annex_hash=annex_hash, keys=public)
+    signatures = [deeds.sign(content, party, key) for party, key in keys.items()]
+    request = SignConventionRequest(deed=content, signatures=signatures)
+    async with channel(profile, "access") as opened:
+        answer = await AccessServiceStub(opened).SignConvention(request, timeout=DEADLINE)
+    Receipts(profile).keep(answer)
+    return answer
+
+
+async def _show(motive: str, person: str) -> None:
+    profile = Profile.load()
+    signed_in = await session.current(profile, person)
+    request = GetConventionRequest(consultation=session.consultation("ADMINISTRATION", motive))
+    async with channel(profile, "access") as opened:
+        call = AccessServiceStub(opened).GetConvention(request, timeout=DEADLINE, metadata=signed_in.metadata)
+        answer = await call
+    Receipts(profile).keep(answer)
+    print_json(MessageToDict(answer, preserving_proto_field_name=True))
+
+
+def read_key(path: Path) -> Ed25519PrivateKey:
+    """A private Ed25519 key in PEM."""
+    key = load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise typer.BadParameter(f"{path} is not an Ed25519 key")
+    return key

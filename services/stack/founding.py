@@ -1,0 +1,108 @@
+"""What a fresh local installation needs before anybody can look: the deed signed, two clearances granted and confirmed.
+
+Everything goes through the same calls that officials would make.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import yaml
+from planier.access.v1.access_pb2 import (
+    CLEARANCE_STATE_BINDING_PROPOSED,
+    ConfirmBindingRequest,
+    GetCommitmentsRequest,
+    GrantClearanceRequest,
+)
+from planier.access.v1.access_pb2_grpc import AccessServiceStub
+from planier.access.v1.events_pb2 import (
+    PARTY_CITY,
+    PARTY_PREFECTURE,
+    ROLE_CITY_USER,
+    ROLE_PREFECTURE_USER,
+    Party,
+    Person,
+    Role,
+)
+from planier.common.v1.release_pb2 import PURPOSE_CROSSING, PURPOSE_SITUATION, PURPOSE_TENSION
+
+from services.cli import session
+from services.cli.clearance import call, everyone
+from services.cli.connection import DEADLINE, channel
+from services.cli.convention import read_key, sign_deed
+from services.cli.profile import Profile
+from services.stack.layout import ROOT, Layout
+from services.stack.plan import PEOPLE
+
+DEED = ROOT / "deploy" / "local" / "deed.yaml"
+MOTIVE = "mise en service locale"
+CLEARED = {
+    "duty-officer": (PARTY_CITY, ROLE_CITY_USER, "Centre de supervision urbain", "dga"),
+    "prefecture-officer": (PARTY_PREFECTURE, ROLE_PREFECTURE_USER, "État-major", "validator"),
+}
+
+
+async def found(layout: Layout) -> bool:
+    """Signs the deed if none is signed; returns whether it did."""
+    profile = Profile.read(layout.profile)
+    async with channel(profile, "access") as opened:
+        commitments = await AccessServiceStub(opened).GetCommitments(GetCommitmentsRequest(), timeout=DEADLINE)
+    if commitments.instruments:
+        return False
+    description = describe(layout, datetime.now(UTC))
+    keys = {PARTY_CITY: read_key(layout.keys / "city.pem"), PARTY_PREFECTURE: read_key(layout.keys / "prefecture.pem")}
+    await sign_deed(profile, description, keys)
+    return True
+
+
+def describe(layout: Layout, now: datetime) -> dict[str, Any]:
+    """The local deed with what only this installation knows: its issuer and today's date."""
+    description: dict[str, Any] = yaml.safe_load(DEED.read_text())
+    for instrument in description["instruments"]:
+        if instrument["instrument_id"] == "convention":
+            instrument["notified_at"] = now
+    for holder in description["office_holders"]:
+        holder["identity"]["issuer"] = layout.issuer
+        holder["from"] = now
+    return description
+
+
+async def clear(layout: Layout) -> None:
+    """Grants, binds and confirms the local users' clearances, as the DGA and the Préfecture's validator would."""
+    profile = Profile.read(layout.profile)
+    people = yaml.safe_load(PEOPLE.read_text())
+    for official in ("dga", "validator"):
+        await session.sign_in(profile, official)
+    for subject, (party, role, service, confirmer) in CLEARED.items():
+        person = Person(**people[subject], service=service, professional_address="Marseille")
+        await call(profile, "GrantClearance", _grant(subject, person, party, role), "dga")
+        await session.sign_in(profile, subject)
+        await _confirm(profile, subject, confirmer)
+
+
+def _grant(subject: str, person: Person, party: Party.ValueType, role: Role.ValueType) -> GrantClearanceRequest:
+    now = datetime.now(UTC)
+    request = GrantClearanceRequest(
+        consultation=session.consultation("ADMINISTRATION", MOTIVE),
+        clearance_id=str(uuid5(NAMESPACE_URL, f"planier-local/{subject}")),
+        person=person,
+        party=party,
+        role=role,
+        purposes=[PURPOSE_SITUATION, PURPOSE_CROSSING, PURPOSE_TENSION],
+    )
+    request.valid_from.FromDatetime(now)
+    request.valid_until.FromDatetime(now + timedelta(days=180))
+    return request
+
+
+async def _confirm(profile: Profile, subject: str, confirmer: str) -> None:
+    clearance_id = str(uuid5(NAMESPACE_URL, f"planier-local/{subject}"))
+    proposed = {item.clearance_id: item for item in await everyone(profile, MOTIVE, confirmer)}[clearance_id]
+    if proposed.state != CLEARANCE_STATE_BINDING_PROPOSED:
+        raise RuntimeError(f"the first login of {subject} was not taken for the person that the clearance names")
+    request = ConfirmBindingRequest(
+        consultation=session.consultation("ADMINISTRATION", MOTIVE),
+        clearance_id=clearance_id,
+        identity=proposed.identity,
+    )
+    await call(profile, "ConfirmBinding", request, confirmer)

@@ -1,0 +1,139 @@
+"""`make run`: everything on this machine, with data to look at."""
+
+import argparse
+import asyncio
+import functools
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+from planier.ingest.v1.ingest_pb2 import OUTCOME_REFUSED
+from rich.console import Console
+from rich.progress import Progress
+
+from services.cli.cortege import declare
+from services.cli.demo import today, write_demo
+from services.cli.facts_file import read_facts
+from services.cli.profile import Profile
+from services.stack import founding, plan
+from services.stack.certificates import issue
+from services.stack.keys import create_keys
+from services.stack.layout import CLIENTS, ROOT, SERVICES, Layout
+from services.stack.supervisor import Died, Process, Supervisor
+
+PORT_BASE = 7400
+DEMO_PAST = 5_000
+DECLARED_BY = {"prefecture": "cortege", "city": "city-importer", "past": "city-importer"}
+
+console = Console()
+
+NEXT = """
+Everything serves. In another terminal, with [bold].venv/bin[/bold] in your path:
+
+  planier status                         what serves
+  planier login --as duty-officer        sign in (also: dga, validator, auditor, prefecture-officer)
+  planier map --motive "prise de service"
+  planier login --as auditor
+  planier audit replay                   every look, yours included
+  planier audit verify                   recompute the whole log
+
+Logs are in {logs}/; Ctrl-C stops everything."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the local stack until Ctrl-C; 1 where a part could not start or died."""
+    options = _options(arguments)
+    layout = Layout(options.home.resolve(), options.port_base, options.territory.resolve())
+    supervisor = Supervisor(layout.logs)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    layout.ready.unlink(missing_ok=True)
+    try:
+        start(layout, supervisor, stop)
+        if not stop.is_set():
+            populate(layout, demo=options.demo, past=options.past)
+            layout.ready.write_text(str(os.getpid()))
+            console.print(f"ready: {', '.join(f'{name} {layout.address(name)}' for name in SERVICES)}", highlight=False)
+            console.print(NEXT.format(logs=layout.logs), highlight=False)
+            _watch(supervisor, stop)
+    except (Died, TimeoutError) as trouble:
+        console.print(f"[red]{trouble}[/red]", highlight=False)
+        return 1
+    finally:
+        layout.ready.unlink(missing_ok=True)
+        console.print("stopping")
+        supervisor.stop_all()
+    return 0
+
+
+def start(layout: Layout, supervisor: Supervisor, stop: threading.Event) -> None:
+    """Prepares the installation and starts every process, each once those it needs serve."""
+    layout.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    issue(layout.pki, ("broker", *SERVICES, *CLIENTS))
+    create_keys(layout.keys)
+    layout.write_profile()
+    (layout.home / "supervisor").write_text(str(os.getpid()))
+    _start(supervisor, [plan.broker(layout), plan.issuer(layout)], stop)
+    _start(supervisor, [plan.service(layout, "audit"), plan.service(layout, "access")], stop)
+    if not stop.is_set() and asyncio.run(founding.found(layout)):
+        asyncio.run(founding.clear(layout))
+    _start(supervisor, [plan.service(layout, "ingest"), plan.service(layout, "analytics")], stop)
+
+
+def populate(layout: Layout, *, demo: bool, past: int) -> None:
+    """Declares the demonstration data once, through the ingest RPC, as Cortège and the City's importer would."""
+    done = layout.home / "demo" / "declared"
+    if not demo or done.exists():
+        return
+    files = write_demo(layout.home / "demo", seed=1, day=today(), past=past, binary=True)
+    profile = Profile.read(layout.profile)
+    with Progress(console=console, transient=True) as progress:
+        for name, count in files.items():
+            task = progress.add_task(f"declaring {Path(name).stem}", total=count)
+            asyncio.run(_declare(profile, Path(name), functools.partial(progress.advance, task)))
+    done.write_text(date.today().isoformat())  # noqa: DTZ011 -- a note for people
+
+
+async def _declare(profile: Profile, path: Path, advance: Callable[[], None]) -> None:
+    async for verdict in declare(profile, read_facts(path), DECLARED_BY[path.stem], "demonstration"):
+        if verdict.outcome == OUTCOME_REFUSED:
+            raise RuntimeError(f"demonstration data refused: {verdict}")
+        advance()
+
+
+def _start(supervisor: Supervisor, processes: list[Process], stop: threading.Event) -> None:
+    for process in processes:
+        supervisor.start(process)
+    for process in processes:
+        began = time.monotonic()
+        with console.status(f"starting {process.name}"):
+            supervisor.wait_until_serving(process.name)
+        console.print(f"{process.name} serves ({time.monotonic() - began:.1f} s)", highlight=False)
+        if stop.is_set():
+            return
+
+
+def _watch(supervisor: Supervisor, stop: threading.Event) -> None:
+    while not stop.wait(0.5):
+        supervisor.check()
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m services", description=__doc__)
+    parser.add_argument("--home", type=Path, default=Path("var"), help="where everything is kept")
+    parser.add_argument("--port-base", type=int, default=PORT_BASE, help="first of six consecutive loopback ports")
+    territory = ROOT / "deploy" / "territory" / "marseille.json"
+    parser.add_argument("--territory", type=Path, default=territory, help="the territory served")
+    parser.add_argument("--no-demo", dest="demo", action="store_false", help="no demonstration data")
+    parser.add_argument("--past", type=int, default=DEMO_PAST, help="past facts in the demonstration data")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
