@@ -1,0 +1,48 @@
+"""Check within this process: batches of items decided under the state at the store's head."""
+
+import asyncio
+from collections.abc import Sequence
+
+from planier.access.v1.access_pb2 import CheckItem, CheckResponse
+
+from services.access.policy import Policy
+from services.access.snapshot import StateCache
+from services.kernel.batching import Batcher
+from services.kernel.guard.ports import Decision
+
+
+class Checks:
+    """Decides batches: the head is read after a batch is received, so that a revocation acknowledged before counts."""
+
+    def __init__(self, cache: StateCache, policy: Policy) -> None:
+        self._cache = cache
+        self._policy = policy
+
+    async def decide(self, items: Sequence[CheckItem]) -> CheckResponse:
+        """One verdict an item, in order, with the state and the policy they rest on."""
+        return await asyncio.to_thread(self._decide, items)
+
+    def _decide(self, items: Sequence[CheckItem]) -> CheckResponse:
+        snapshot = self._cache.current()
+        verdicts = [snapshot.decider.decide(item) for item in items]
+        return CheckResponse(verdicts=verdicts, state=snapshot.store_position, policy_hash=self._policy.hash)
+
+
+class LocalChecker:
+    """The guard's Checker for access itself: concurrent items share one reading of the head."""
+
+    def __init__(self, checks: Checks) -> None:
+        self._checks = checks
+        self._batcher: Batcher[CheckItem, Decision] = Batcher(self._send)
+
+    async def check(self, item: CheckItem) -> Decision:
+        """The decision on the item."""
+        return await self._batcher.submit(item)
+
+    async def close(self) -> None:
+        """Waits for what is under way."""
+        await self._batcher.close()
+
+    async def _send(self, items: Sequence[CheckItem]) -> Sequence[Decision | Exception]:
+        response = await self._checks.decide(items)
+        return [Decision(verdict, response.state, response.policy_hash) for verdict in response.verdicts]

@@ -1,0 +1,85 @@
+"""The folded state of access, caught up with the store at each use: another replica may have written since."""
+
+import threading
+from dataclasses import dataclass
+from datetime import datetime
+from typing import cast
+
+from planier.common.v1.release_pb2 import StorePosition
+
+from services.access.convention import State
+from services.access.decisions import Decider
+from services.access.domain import EVENTS, Event, evolve
+from services.access.policy import Policy
+from services.kernel.clock import from_microseconds
+from services.kernel.store.base import EventStore, Position, StoredEvent
+
+_READ = 1000
+
+
+class StateUnreadableError(RuntimeError):
+    """The store holds an event that this version cannot apply: nothing may be decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A state, where the store stood, and the decider of that state."""
+
+    state: State
+    position: Position
+    decider: Decider
+
+    @property
+    def store_position(self) -> StorePosition:
+        """The position as a message."""
+        return StorePosition(
+            store_id=self.position.store_id, position=self.position.position, digest=self.position.digest
+        )
+
+
+class StateCache:
+    """The newest state, one per process. Blocking: call it from a worker thread."""
+
+    def __init__(self, store: EventStore, policy: Policy) -> None:
+        self._store = store
+        self._policy = policy
+        self._lock = threading.Lock()
+        self._snapshot: Snapshot | None = None
+
+    def current(self) -> Snapshot:
+        """The state at the store's head as of this call or later. Raises StateUnreadableError or the store's errors."""
+        head = self._store.head()
+        with self._lock:
+            known = self._snapshot
+            if known is not None and known.position == head:
+                return known
+            if known is None or not self._continues(known.position):
+                known = None
+            if known is not None and known.position.position > head.position:
+                return known  # a neighbour caught up further between our reading and our turn
+            self._snapshot = self._catch_up(known)
+            return self._snapshot
+
+    def _continues(self, position: Position) -> bool:
+        """Whether the store still has the position we folded up to: a restored store may not."""
+        return self._store.position_at(position.position) == position
+
+    def _catch_up(self, known: Snapshot | None) -> Snapshot:
+        state = known.state if known else State()
+        after = known.position.position if known else 0
+        while events := self._store.read_all(after, _READ):
+            for stored in events:
+                state = _applied(state, stored)
+            after = events[-1].position
+        position = self._store.position_at(after)
+        if position is None:
+            raise StateUnreadableError("the store changed while it was read")
+        return Snapshot(state, position, Decider(self._policy, state))
+
+
+def _applied(state: State, stored: StoredEvent) -> State:
+    kind = EVENTS.get(stored.type)
+    if kind is None or stored.payload is None:
+        raise StateUnreadableError("an event of another version, or an erased one")
+    recorded_at: datetime = from_microseconds(stored.recorded_at_us)
+    return evolve(state, cast("Event", kind.FromString(stored.payload)), recorded_at)
