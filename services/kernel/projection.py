@@ -28,7 +28,7 @@ and unique constraints exist during the load, indexes (`Index`) are made after i
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, Self
+from typing import Protocol
 
 from sqlalchemy import (
     BigInteger,
@@ -99,7 +99,7 @@ class Projection(Protocol):
         """The tables of this object, and no others."""
         ...
 
-    def beside(self, suffix: str) -> Self:
+    def beside(self, suffix: str) -> "Projection":
         """The same projection over tables and indexes whose names end in `suffix`."""
         ...
 
