@@ -28,10 +28,12 @@ run: $(READY) ## Start the whole system with demonstration data
 test: $(READY) lint types proto-check ## Lint, type-check and run every test
 	$(BIN)/pytest
 
-lint: $(READY) ## ruff and import-linter
+lint: $(READY) ## ruff, import-linter, Dockerfile and compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yaml
 
 types: $(READY) ## mypy --strict
 	$(BIN)/mypy
