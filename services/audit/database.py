@@ -1,0 +1,45 @@
+"""The log's one exclusive write transaction, and bulk insertion on either dialect."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, text
+
+from services.kernel.store.engine import begin_write
+
+# Serialises every writer of one PostgreSQL log, whatever process it is in.
+WRITE_LOCK = 0x706C_616E_6965_72
+_COPY_TYPES = {
+    "BIGINT": "int8",
+    "SMALLINT": "int2",
+    "TEXT": "text",
+    "BLOB": "bytea",
+    "BYTEA": "bytea",
+    "BOOLEAN": "bool",
+}
+
+
+@contextmanager
+def exclusive(engine: Engine) -> Iterator[Connection]:
+    """The one write transaction: until it ends no other process writes, and what is read in it is the newest."""
+    with begin_write(engine) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITE_LOCK})
+        yield connection
+
+
+def insert(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Inserts whole rows, columns in the table's order: executemany on SQLite, binary COPY on PostgreSQL."""
+    if not rows:
+        return
+    if connection.dialect.name == "sqlite":
+        marks = ", ".join("?" * len(table.columns))
+        connection.exec_driver_sql(f"INSERT INTO {table.name} VALUES ({marks})", list(rows))  # noqa: S608 -- our own name
+        return
+    driver: Any = connection.connection.driver_connection
+    names = ", ".join(column.name for column in table.columns)
+    with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({names}) FROM STDIN (FORMAT BINARY)") as copy:
+        copy.set_types([_COPY_TYPES[str(column.type.compile(connection.dialect))] for column in table.columns])
+        for row in rows:
+            copy.write_row(row)

@@ -1,0 +1,99 @@
+"""From a record's bytes to its log entry, and to the columns that replay filters on.
+
+An entry is version ‖ SHA-256(salt ‖ record): it commits to the record and tells nothing of it, so that record and salt
+can be erased while the tree stands.
+"""
+
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import NamedTuple
+
+from google.protobuf.message import DecodeError
+from planier.audit.v1.record_pb2 import AccessRecord, RecordKind
+
+VERSION = b"\x01"
+SALT_SIZE = 32
+
+
+class Columns(NamedTuple):
+    """What replay filters on, derived from the record's bytes alone; verification derives it again.
+
+    `occurred_at` is microseconds since 1970 in UTC; `clauses` and `sources` are "|a|b|", "" for none.
+    """
+
+    occurred_at: int
+    kind: int
+    issuer: str
+    # The person, or the identity of the declaring system's certificate.
+    subject: str
+    party: str
+    rpc: str
+    purpose: int
+    # False: a refusal or an unauthenticated attempt.
+    permitted: bool
+    consultation_id: str
+    instance: str
+    sequence: int
+    clauses: str
+    sources: str
+
+
+_BIGGEST = 1 << 63
+_BIGGEST_ENUM = (1 << 15) - 1
+_NOT_PERMITTED = frozenset({RecordKind.RECORD_KIND_REFUSAL, RecordKind.RECORD_KIND_UNAUTHENTICATED})
+
+
+def entry_of(salt: bytes, record: bytes) -> bytes:
+    """The log entry that commits to a record under a 32-byte salt."""
+    return VERSION + sha256(salt + record).digest()
+
+
+def parse_record(record: bytes) -> AccessRecord | None:
+    """The record, or None where the bytes are not one."""
+    try:
+        return AccessRecord.FromString(record)
+    except DecodeError:
+        return None
+
+
+def columns_of(record: AccessRecord) -> Columns:
+    """The columns of one record."""
+    actor, occurred, decision = record.actor, record.occurred_at, record.decision
+    clauses: Iterable[str] = decision.clauses
+    if decision.withheld:
+        clauses = {*clauses, *(clause for withheld in decision.withheld for clause in withheld.clauses)}
+    return Columns(
+        occurred.seconds * 1_000_000 + occurred.nanos // 1_000,
+        record.kind,
+        actor.issuer,
+        actor.subject or actor.certificate_identity,
+        actor.party,
+        record.rpc,
+        record.purpose,
+        record.kind not in _NOT_PERMITTED,
+        record.consultation_id,
+        record.instance,
+        record.sequence,
+        joined(clauses),
+        joined(record.data.sources),
+    )
+
+
+def is_storable(columns: Columns) -> bool:
+    """Whether both engines can hold the columns: one record that they refuse would fail its whole batch."""
+    texts = columns.issuer, columns.subject, columns.party, columns.rpc, columns.consultation_id, columns.instance
+    return (
+        -_BIGGEST < columns.occurred_at < _BIGGEST
+        and 0 <= columns.kind <= _BIGGEST_ENUM
+        and 0 <= columns.purpose <= _BIGGEST_ENUM
+        and columns.sequence < _BIGGEST
+        and "\0" not in "".join(texts)
+        and "\0" not in columns.clauses
+        and "\0" not in columns.sources
+    )
+
+
+def joined(values: Iterable[str]) -> str:
+    """Sorted values between bars, so that a search for "|value|" finds whole values only."""
+    text = "|".join(sorted(values))
+    return f"|{text}|" if text else ""

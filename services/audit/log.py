@@ -1,0 +1,314 @@
+"""The log's store: records, their bodies, the tree's nodes and its checkpoints in one database.
+
+One append is one transaction for many records. Whoever appends holds the database's exclusive lock and reads the size
+under it, so that two processes can take turns and never fork the log.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from planier.audit.v1.record_pb2 import AccessRecord
+from sqlalchemy import Connection, and_, func, or_, select, update
+
+from services.audit import merkle
+from services.audit.checkpoint import Checkpoint, NoteVerifier, sign_note
+from services.audit.database import exclusive, insert
+from services.audit.entry import SALT_SIZE, VERSION, columns_of, entry_of, is_storable, parse_record
+from services.audit.schema import BODIES, CHECKPOINTS, COLUMNS, NODES, RECORDS, create_schema
+from services.kernel.store.engine import open_engine
+
+# How far back a leaf is looked for by its hash, which has no index (see schema): a bounded scan of some milliseconds.
+RECENT = 65_536
+# Well below SQLite's limit of variables, above the largest request.
+_LOOK_UP = 5_000
+
+
+class Outcome(Enum):
+    """What became of one record of a batch."""
+
+    RECORDED = "RECORDED"
+    CONFLICT = "CONFLICT"
+    INVALID = "INVALID"
+
+
+class Appended(NamedTuple):
+    """One result; `log_index` and `leaf_hash` only where RECORDED (now or before)."""
+
+    outcome: Outcome
+    record_id: str
+    log_index: int = -1
+    leaf_hash: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHead:
+    """A checkpoint and the note that signs it."""
+
+    checkpoint: Checkpoint
+    note: str
+
+
+class LogBroken(Exception):  # noqa: N818 -- a state of the store, refused at opening
+    """The stored tree is not the one that was signed: nothing may be appended to it."""
+
+
+Known = dict[str, tuple[int, bytes, bytes | None, bytes | None]]
+
+
+class AccessLog:
+    """The access log of one database. Blocking: call it from a worker thread; threads may share it.
+
+    `origin` is the checkpoint's origin and key name; `key` signs checkpoints.
+    """
+
+    def __init__(
+        self, url: str, *, origin: str, key: Ed25519PrivateKey, random_bytes: Callable[[int], bytes] = os.urandom
+    ) -> None:
+        self.engine = open_engine(url)
+        self.origin = origin
+        self._key = key
+        self._random_bytes = random_bytes
+        self._frontier = merkle.EMPTY
+        self._unstored: SignedHead | None = None
+        # Held over the commit and the signature after it, so that heads of this process are signed in order.
+        self._turn = threading.Lock()
+
+    @property
+    def verifier(self) -> NoteVerifier:
+        """What verifies this log's checkpoints."""
+        return NoteVerifier(self.origin, self._key.public_key())
+
+    def open(self) -> None:
+        """Creates the schema, checks that the tree still has the newest signed root, signs the head left unsigned.
+
+        Raises:
+            LogBroken: it has another; the database is let go.
+        """
+        try:
+            self._open()
+        except BaseException:
+            self.engine.dispose()
+            raise
+
+    def _open(self) -> None:
+        with exclusive(self.engine) as connection:
+            create_schema(connection)
+            self._frontier = _load_frontier(connection)
+            newest = connection.execute(select(CHECKPOINTS).order_by(CHECKPOINTS.c.size.desc()).limit(1)).first()
+            if newest is not None and self._root_at(connection, newest.size) != newest.root:
+                raise LogBroken("the stored tree is not the one that was signed")
+        if newest is None or newest.size < self._frontier.size:
+            self._unstored = self._sign(self._frontier)
+            self.store_checkpoint()
+
+    def close(self) -> None:
+        """Stores the newest checkpoint and lets the database go."""
+        self.store_checkpoint()
+        self.engine.dispose()
+
+    def append(self, items: Sequence[tuple[str, bytes]]) -> list[Appended]:
+        """Makes records durable and in the tree, in one transaction; one result per item (record id, bytes), in order.
+
+        A known id with the same bytes gives its first result again, with other bytes CONFLICT; bytes that are not an
+        AccessRecord of that id give INVALID. Then signs the new head: never before the commit.
+        """
+        parsed = [parse_record(record) for _, record in items]
+        ids = [record_id for (record_id, _), record in zip(items, parsed, strict=True) if record is not None]
+        with self._turn:
+            return self._append(items, parsed, ids)
+
+    def _append(
+        self, items: Sequence[tuple[str, bytes]], parsed: Sequence[AccessRecord | None], ids: Sequence[str]
+    ) -> list[Appended]:
+        with exclusive(self.engine) as connection:
+            frontier = self._current_frontier(connection)
+            batch = _Batch(frontier.size, _known(connection, ids), self._random_bytes(SALT_SIZE * len(items)))
+            results = [batch.add(*item, record) for item, record in zip(items, parsed, strict=True)]
+            grown, nodes = frontier.grow(batch.leaves)
+            insert(connection, RECORDS, batch.records)
+            insert(connection, BODIES, batch.bodies)
+            insert(connection, NODES, nodes)
+            self._store(connection, self._unstored)
+        self._frontier = grown
+        self._unstored = self._sign(grown) if batch.leaves else None
+        return results
+
+    def erase(self, indices: Sequence[int], erased_by: int) -> None:
+        """Forgets records, salts and columns; `erased_by` is the log index of the record that states the erasure."""
+        with exclusive(self.engine) as connection:
+            if not 0 <= erased_by < _size(connection):
+                raise ValueError("an erasure cites a record of the log")
+            blank = dict.fromkeys(COLUMNS)
+            connection.execute(update(RECORDS).where(RECORDS.c.idx.in_(indices)).values(**blank))
+            bodies = update(BODIES).where(BODIES.c.idx.in_(indices), BODIES.c.erased_by.is_(None))
+            connection.execute(bodies.values(salt=None, record=None, erased_by=erased_by))
+
+    def head(self) -> SignedHead:
+        """The newest signed head; what it covers is durable. Deterministic: the same tree signs to the same bytes."""
+        with self.reading() as connection:
+            frontier = _load_frontier(connection)
+        return self._sign(frontier)
+
+    def store_checkpoint(self) -> None:
+        """Stores the newest signed head, which otherwise waits for the next append's transaction."""
+        with self._turn:
+            if self._unstored is None:
+                return
+            with exclusive(self.engine) as connection:
+                self._store(connection, self._unstored)
+            self._unstored = None
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A read transaction."""
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    def size(self) -> int:
+        """The number of records that are durable."""
+        with self.reading() as connection:
+            return _size(connection)
+
+    def root_at(self, size: int) -> bytes:
+        """The tree hash at a size that the log has reached; ValueError beyond."""
+        with self.reading() as connection:
+            if size > _size(connection):
+                raise ValueError("beyond the log")
+            return self._root_at(connection, size)
+
+    def index_of_leaf(self, leaf_hash: bytes) -> int | None:
+        """Where a leaf is among the newest RECENT, or None; a receipt states the index of any."""
+        return self._index(and_(RECORDS.c.leaf_hash == leaf_hash, RECORDS.c.idx >= self.size() - RECENT))
+
+    def index_of_record(self, record_id: str) -> int | None:
+        """Where a record is, or None."""
+        return self._index(RECORDS.c.record_id == record_id)
+
+    def inclusion_proof(self, index: int, size: int) -> tuple[bytes, ...]:
+        """Proof that leaf `index` is in the tree of `size`; ValueError where there is none."""
+        with self.reading() as connection:
+            return self._prove(connection, merkle.inclusion_path(index, size), size)
+
+    def consistency_proof(self, first: int, second: int) -> tuple[bytes, ...]:
+        """Proof that the tree of `second` extends that of `first`; ValueError where there is none."""
+        with self.reading() as connection:
+            return self._prove(connection, merkle.consistency_path(first, second), second)
+
+    def _prove(self, connection: Connection, path: Sequence[merkle.Leaves], size: int) -> tuple[bytes, ...]:
+        if size > _size(connection):
+            raise ValueError("beyond the log")
+        return merkle.hashes(
+            path, _nodes(connection, [node for leaves in path for node in merkle.complete_nodes(leaves)])
+        )
+
+    def _index(self, condition: Any) -> int | None:
+        with self.reading() as connection:
+            found: int | None = connection.execute(select(RECORDS.c.idx).where(condition).limit(1)).scalar()
+            return found
+
+    def _root_at(self, connection: Connection, size: int) -> bytes:
+        wanted = merkle.complete_nodes((0, size))
+        nodes = _nodes(connection, wanted)
+        return merkle.fold([nodes.get(node, b"") for node in wanted])
+
+    def _current_frontier(self, connection: Connection) -> merkle.Frontier:
+        """The frontier at the size read under the lock; another process may have appended since ours was kept."""
+        return self._frontier if self._frontier.size == _size(connection) else _load_frontier(connection)
+
+    def _sign(self, frontier: merkle.Frontier) -> SignedHead:
+        checkpoint = Checkpoint(self.origin, frontier.size, frontier.root())
+        return SignedHead(checkpoint, sign_note(checkpoint.text(), self.origin, self._key))
+
+    def _store(self, connection: Connection, head: SignedHead | None) -> None:
+        if head is None:
+            return
+        size = head.checkpoint.size
+        if connection.execute(select(CHECKPOINTS.c.size).where(CHECKPOINTS.c.size == size)).first() is None:
+            insert(connection, CHECKPOINTS, [(size, head.checkpoint.root, head.note)])
+
+
+class _Batch:
+    """The rows of one append, built in order so that an item sees those before it."""
+
+    def __init__(self, first: int, known: Known, salts: bytes) -> None:
+        self._next = first
+        self._known = known
+        self._salts = salts
+        self.leaves: list[bytes] = []
+        self.records: list[tuple[Any, ...]] = []
+        self.bodies: list[tuple[int, bytes, bytes, None]] = []
+
+    def add(self, record_id: str, record: bytes, parsed: AccessRecord | None) -> Appended:
+        """Adds one record's rows, or says why not."""
+        columns = columns_of(parsed) if parsed is not None and record_id and parsed.record_id == record_id else None
+        if columns is None or not is_storable(columns):
+            return Appended(Outcome.INVALID, record_id)
+        known = self._known.get(record_id)
+        if known is not None:
+            index, leaf, salt, stored = known
+            if stored != record or salt is None:
+                return Appended(Outcome.CONFLICT, record_id)
+            return Appended(Outcome.RECORDED, record_id, index, leaf)
+        offset = len(self.leaves) * SALT_SIZE
+        salt, index = self._salts[offset : offset + SALT_SIZE], self._next
+        # leaf_of(salt, record), written out: this is the hot path.
+        leaf = sha256(b"\x00" + VERSION + sha256(salt + record).digest()).digest()
+        self._next += 1
+        self._known[record_id] = index, leaf, salt, record
+        self.leaves.append(leaf)
+        self.records.append((index, record_id, leaf, *columns))
+        self.bodies.append((index, salt, record, None))
+        return Appended(Outcome.RECORDED, record_id, index, leaf)
+
+
+def leaf_of(salt: bytes, record: bytes) -> bytes:
+    """The leaf hash of a record under its salt."""
+    return merkle.leaf_hash(entry_of(salt, record))
+
+
+def _size(connection: Connection) -> int:
+    last = connection.execute(select(func.max(RECORDS.c.idx))).scalar()
+    return 0 if last is None else int(last) + 1
+
+
+def _load_frontier(connection: Connection) -> merkle.Frontier:
+    size = _size(connection)
+    wanted = merkle.complete_nodes((0, size))
+    nodes = _nodes(connection, wanted)
+    if len(nodes) != len(wanted):
+        raise LogBroken("a node of the tree is missing")
+    return merkle.Frontier(size, {level: nodes[level, index] for level, index in wanted})
+
+
+def _nodes(connection: Connection, wanted: Sequence[merkle.Node]) -> Mapping[merkle.Node, bytes]:
+    """Stored complete nodes by (level, index); those missing are absent."""
+    leaves = [index for level, index in wanted if level == 0]
+    inner = [and_(NODES.c.level == level, NODES.c.idx == index) for level, index in wanted if level]
+    found: dict[merkle.Node, bytes] = {}
+    if leaves:
+        rows = connection.execute(select(RECORDS.c.idx, RECORDS.c.leaf_hash).where(RECORDS.c.idx.in_(leaves)))
+        found.update(((0, row.idx), row.leaf_hash) for row in rows)
+    if inner:
+        found.update(((row.level, row.idx), row.hash) for row in connection.execute(select(NODES).where(or_(*inner))))
+    return found
+
+
+def _known(connection: Connection, ids: Sequence[str]) -> Known:
+    """Which of these records the log holds already."""
+    found: Known = {}
+    for start in range(0, len(ids), _LOOK_UP):
+        part = RECORDS.c.record_id.in_(ids[start : start + _LOOK_UP])
+        query = (
+            select(RECORDS.c.record_id, RECORDS.c.idx, RECORDS.c.leaf_hash, BODIES.c.salt, BODIES.c.record)
+            .join(BODIES, BODIES.c.idx == RECORDS.c.idx)
+            .where(part)
+        )
+        found.update((row[0], (row[1], row[2], row[3], row[4])) for row in connection.execute(query))
+    return found

@@ -1,0 +1,117 @@
+"""The log's tables, and the triggers that make them append-only on SQLite and PostgreSQL.
+
+access_records is what must last (index, id, leaf hash) with the filter columns; access_bodies holds what the leaf
+commits to. The one update allowed is an erasure: body, salt and columns to NULL, citing the log index of the record
+that states it.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
+
+METADATA = MetaData()
+
+RECORDS = Table(
+    "access_records",
+    METADATA,
+    Column("idx", BigInteger, primary_key=True, autoincrement=False),
+    Column("record_id", Text, nullable=False, unique=True),
+    Column("leaf_hash", LargeBinary, nullable=False),
+    Column("occurred_at", BigInteger),
+    Column("kind", SmallInteger),
+    Column("issuer", Text),
+    Column("subject", Text),
+    Column("party", Text),
+    Column("rpc", Text),
+    Column("purpose", SmallInteger),
+    Column("permitted", Boolean),
+    Column("consultation_id", Text),
+    Column("instance", Text),
+    Column("sequence", BigInteger),
+    Column("clauses", Text),
+    Column("sources", Text),
+)
+# No index on leaf_hash: hashes fall anywhere, so each of a batch's 500 would dirty a page of its own (a quarter of the
+# appends a second, measured at 50,000 records, and worse with size).
+COLUMNS = tuple(column.name for column in RECORDS.columns)[3:]
+
+BODIES = Table(
+    "access_bodies",
+    METADATA,
+    Column("idx", BigInteger, primary_key=True, autoincrement=False),
+    Column("salt", LargeBinary),
+    Column("record", LargeBinary),
+    Column("erased_by", BigInteger),
+)
+
+# Inner nodes of complete subtrees, level 1 and up; level 0 is access_records.leaf_hash.
+NODES = Table(
+    "tree_nodes",
+    METADATA,
+    Column("level", SmallInteger, primary_key=True, autoincrement=False),
+    Column("idx", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+CHECKPOINTS = Table(
+    "checkpoints",
+    METADATA,
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("note", Text, nullable=False),
+)
+
+_FROZEN = {
+    "access_records": " AND ".join(
+        ["NEW.idx = OLD.idx", "NEW.record_id = OLD.record_id", "NEW.leaf_hash = OLD.leaf_hash"]
+        + [f"NEW.{name} IS NULL" for name in COLUMNS]
+    ),
+    "access_bodies": "NEW.idx = OLD.idx AND OLD.erased_by IS NULL AND NEW.erased_by IS NOT NULL"
+    " AND NEW.salt IS NULL AND NEW.record IS NULL",
+    "tree_nodes": "",
+    "checkpoints": "",
+}
+
+
+def create_schema(connection: Connection) -> None:
+    """Creates what is missing; the caller holds the write lock."""
+    METADATA.create_all(connection)
+    statements = _sqlite_triggers() if connection.dialect.name == "sqlite" else _postgresql_triggers()
+    for statement in statements:
+        connection.execute(text(statement))
+
+
+def _sqlite_triggers() -> list[str]:
+    refuse = "BEGIN SELECT RAISE(ABORT, 'the access log is append-only'); END"
+    statements = []
+    for table, allowed in _FROZEN.items():
+        unless = f"WHEN NOT ({allowed}) " if allowed else ""
+        statements += [
+            f"CREATE TRIGGER IF NOT EXISTS {table}_update BEFORE UPDATE ON {table} {unless}{refuse}",
+            f"CREATE TRIGGER IF NOT EXISTS {table}_delete BEFORE DELETE ON {table} {refuse}",
+        ]
+    return statements
+
+
+def _postgresql_triggers() -> list[str]:
+    body = "BEGIN RAISE EXCEPTION 'the access log is append-only'; END"
+    statements = [f"CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$"]
+    for table, allowed in _FROZEN.items():
+        unless = f"WHEN (({allowed}) IS NOT TRUE) " if allowed else ""
+        run = "EXECUTE FUNCTION refuse_change()"
+        statements += [
+            f"CREATE OR REPLACE TRIGGER {table}_update BEFORE UPDATE ON {table} FOR EACH ROW {unless}{run}",
+            f"CREATE OR REPLACE TRIGGER {table}_delete BEFORE DELETE ON {table} FOR EACH ROW {run}",
+            f"CREATE OR REPLACE TRIGGER {table}_truncate BEFORE TRUNCATE ON {table} FOR EACH STATEMENT {run}",
+        ]
+    return statements

@@ -1,0 +1,232 @@
+"""Verification: everything that the log claims, recomputed from its stored bytes.
+
+record + salt → entry → leaf → nodes → root → checkpoint and its signature, and the filter columns from the record. One
+flipped bit in any of them is a fault; what is erased, with the record that says so, is not.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from sqlalchemy import Connection, Row, func, make_url, select
+
+from services.audit import merkle
+from services.audit.checkpoint import NoteError, NoteVerifier, parse_checkpoint, split_note
+from services.audit.entry import columns_of, parse_record
+from services.audit.log import leaf_of
+from services.audit.schema import BODIES, CHECKPOINTS, COLUMNS, NODES, RECORDS
+from services.kernel.store.engine import open_engine
+
+# Even, so that a pair of leaves is never cut.
+_CHUNK = 4_096
+MAX_FAULTS = 100
+_LAST = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class LogFault:
+    """What is wrong, and at which log index (of a node: its first leaf; of a checkpoint: its size).
+
+    RECORD_ALTERED, COLUMN_ALTERED, LEAF_ALTERED, NODE_ALTERED, ROOT_MISMATCH, SIGNATURE_INVALID or ENTRY_MISSING.
+    """
+
+    index: int
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """The outcome: sound without a fault; the first MAX_FAULTS of them; `root` recomputed.
+
+    `holes` are counts of one process that no record bears, between its first and its last: a call that ended before its
+    record was durable leaves one too, so they are shown and are no fault of the log.
+    """
+
+    tree_size: int
+    root: bytes
+    erased: int
+    checkpoints: int
+    faults: tuple[LogFault, ...]
+    holes: dict[str, int]
+
+    @property
+    def sound(self) -> bool:
+        """Whether no fault was found."""
+        return not self.faults
+
+
+def verify_database(url: str, public_key: Ed25519PublicKey) -> VerifyReport:
+    """Verifies a whole log offline, given the public key it is known by; blocking.
+
+    Raises:
+        FileNotFoundError: the SQLite database does not exist; looking must not make it.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+        raise FileNotFoundError("no such database")
+    engine = open_engine(url)
+    try:
+        with engine.connect() as connection, connection.begin():
+            return verify_log(connection, public_key)
+    finally:
+        engine.dispose()
+
+
+def verify_log(connection: Connection, public_key: Ed25519PublicKey, size: int | None = None) -> VerifyReport:
+    """Verifies the log up to a size it has reached (None: all of it, and that nothing lies beyond)."""
+    return _Verification(connection, public_key).run(size)
+
+
+@dataclass(slots=True)
+class _Verification:
+    connection: Connection
+    key: Ed25519PublicKey
+    faults: list[LogFault] = field(default_factory=list)
+    erased: int = 0
+    checkpoints: int = 0
+    frontier: merkle.Frontier = merkle.EMPTY
+    # Of each instance: least and greatest sequence, how many.
+    sequences: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+
+    def run(self, size: int | None) -> VerifyReport:
+        stop = _stored_size(self.connection) if size is None else size
+        for head in self._heads(-1, 0):
+            self._checkpoint(head)
+        for first in range(0, stop, _CHUNK):
+            until = min(first + _CHUNK, stop)
+            self._extend(self._leaves(first, until, stop))
+            if self.frontier.size != until:
+                break
+        if size is None:
+            self._nothing_beyond()
+        holes = {name: last - first + 1 - count for name, (first, last, count) in self.sequences.items()}
+        return VerifyReport(
+            self.frontier.size,
+            self.frontier.root(),
+            self.erased,
+            self.checkpoints,
+            tuple(self.faults[:MAX_FAULTS]),
+            {name: hole for name, hole in holes.items() if hole > 0},
+        )
+
+    def _fault(self, index: int, fault: str) -> None:
+        if len(self.faults) < MAX_FAULTS:
+            self.faults.append(LogFault(index, fault))
+
+    def _leaves(self, first: int, until: int, stop: int) -> list[bytes]:
+        """The leaves to rebuild the tree from, up to the first that cannot be known."""
+        bounds = RECORDS.c.idx >= first, RECORDS.c.idx < until
+        records = {row.idx: row for row in self.connection.execute(select(RECORDS).where(*bounds))}
+        query = select(BODIES).where(BODIES.c.idx >= first, BODIES.c.idx < until)
+        bodies = {row.idx: row for row in self.connection.execute(query)}
+        leaves = list[bytes]()
+        for index in range(first, until):
+            leaf = self._leaf(index, records.get(index), bodies.get(index), stop)
+            if leaf is None:
+                break
+            leaves.append(leaf)
+        return leaves
+
+    def _leaf(self, index: int, record: Row[Any] | None, body: Row[Any] | None, stop: int) -> bytes | None:
+        """The leaf by the record's own bytes where they are there, else as stored; None where neither is."""
+        if record is None or body is None:
+            self._fault(index, "ENTRY_MISSING")
+            return None if record is None else bytes(record.leaf_hash)
+        stored: bytes = record.leaf_hash
+        if body.record is None and body.salt is None:
+            self._erasure(index, record, body, stop)
+            return stored
+        if body.record is None or body.salt is None or body.erased_by is not None:
+            self._fault(index, "ENTRY_MISSING")
+            return stored
+        computed = leaf_of(body.salt, body.record)
+        if computed != stored:
+            return self._settle(index, stored, computed)
+        self._columns(index, record, body.record)
+        return stored
+
+    def _settle(self, index: int, stored: bytes, computed: bytes) -> bytes:
+        """Which of record and leaf was altered, by the parent that the tree holds; the record where nothing tells."""
+        sibling = self.connection.execute(select(RECORDS.c.leaf_hash).where(RECORDS.c.idx == (index ^ 1))).scalar()
+        query = select(NODES.c.hash).where(NODES.c.level == 1, NODES.c.idx == index >> 1)
+        parent = self.connection.execute(query).scalar()
+        pair = (sibling or b"", computed) if index & 1 else (computed, sibling or b"")
+        if parent is not None and parent == merkle.node_hash(*pair):
+            self._fault(index, "LEAF_ALTERED")
+            return computed
+        self._fault(index, "RECORD_ALTERED")
+        return stored
+
+    def _erasure(self, index: int, record: Row[Any], body: Row[Any], stop: int) -> None:
+        if body.erased_by is None or not 0 <= body.erased_by < stop:
+            self._fault(index, "ENTRY_MISSING")
+            return
+        if any(getattr(record, name) is not None for name in COLUMNS):
+            self._fault(index, "COLUMN_ALTERED")
+        self.erased += 1
+
+    def _columns(self, index: int, record: Row[Any], content: bytes) -> None:
+        parsed = parse_record(content)
+        if parsed is None or record.record_id != parsed.record_id or tuple(record[3:]) != columns_of(parsed):
+            self._fault(index, "COLUMN_ALTERED")
+        if parsed is None:
+            return
+        low, high, count = self.sequences.get(parsed.instance, (parsed.sequence, parsed.sequence, 0))
+        self.sequences[parsed.instance] = min(low, parsed.sequence), max(high, parsed.sequence), count + 1
+
+    def _extend(self, leaves: list[bytes]) -> None:
+        """Grows the tree, stopping at each checkpoint's size to compare, then compares the inner nodes."""
+        first, nodes = self.frontier.size, list[tuple[int, int, bytes]]()
+        until = first + len(leaves)
+        heads = self._heads(first, until)
+        for stop in [*(head.size for head in heads), until]:
+            self.frontier, grown = self.frontier.grow(leaves[self.frontier.size - first : stop - first])
+            nodes += grown
+            if heads and heads[0].size == stop:
+                self._checkpoint(heads.pop(0))
+        self._nodes(nodes)
+
+    def _nodes(self, grown: list[tuple[int, int, bytes]]) -> None:
+        by_level: dict[int, list[tuple[int, bytes]]] = {}
+        for level, index, value in grown:
+            by_level.setdefault(level, []).append((index, value))
+        for level, nodes in by_level.items():
+            query = select(NODES.c.idx, NODES.c.hash).where(
+                NODES.c.level == level, NODES.c.idx >= nodes[0][0], NODES.c.idx <= nodes[-1][0]
+            )
+            stored = {row.idx: row.hash for row in self.connection.execute(query)}
+            for index, value in nodes:
+                if stored.get(index) != value:
+                    self._fault(index << level, "NODE_ALTERED")
+
+    def _heads(self, after: int, until: int) -> list[Row[Any]]:
+        query = select(CHECKPOINTS).where(CHECKPOINTS.c.size > after, CHECKPOINTS.c.size <= until)
+        return list(self.connection.execute(query.order_by(CHECKPOINTS.c.size)))
+
+    def _checkpoint(self, head: Row[Any]) -> None:
+        self.checkpoints += 1
+        root = self.frontier.root()
+        try:
+            text, _ = split_note(head.note)
+            claimed = parse_checkpoint(text)
+            NoteVerifier(claimed.origin, self.key).open(head.note)
+        except NoteError:
+            self._fault(head.size, "SIGNATURE_INVALID")
+            return
+        if head.root != root or claimed.root != root or claimed.size != head.size:
+            self._fault(head.size, "ROOT_MISMATCH")
+
+    def _nothing_beyond(self) -> None:
+        size = self.frontier.size
+        if self._heads(size, _LAST):
+            self._fault(size, "ENTRY_MISSING")
+        expected = sum(size >> level for level in range(1, size.bit_length()))
+        if self.connection.execute(select(func.count()).select_from(NODES)).scalar() != expected:
+            self._fault(size, "NODE_ALTERED")
+
+
+def _stored_size(connection: Connection) -> int:
+    """Where the log ends by any of its tables: a record cut off from its body still counts."""
+    lasts = [connection.execute(select(func.max(table.c.idx))).scalar() for table in (RECORDS, BODIES)]
+    return max(-1 if last is None else int(last) for last in lasts) + 1

@@ -1,0 +1,320 @@
+"""The log on real SQLite and PostgreSQL: order, idempotence, proofs, append-only tables, two writers, a flipped bit."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from planier.audit.v1.audit_pb2 import ReplayFilter
+from planier.audit.v1.record_pb2 import RecordKind
+from planier.common.v1.release_pb2 import Purpose
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from services.audit import merkle
+from services.audit.checkpoint import parse_checkpoint
+from services.audit.log import AccessLog, LogBroken, Outcome, leaf_of
+from services.audit.replay import Span, matches, read_page
+from services.audit.verify import VerifyReport, verify_database
+from tests.fixtures.audit import KEY, ORIGIN, access_record, batch, items, opened, sqlite_url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each engine."""
+    return sqlite_url(tmp_path) if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def log(url: str) -> Iterator[AccessLog]:
+    with opened(url) as opened_log:
+        yield opened_log
+
+
+def verified(log: AccessLog) -> VerifyReport:
+    """The whole log verified as an auditor would, from the database and the public key only."""
+    return verify_database(log.engine.url.render_as_string(hide_password=False), KEY.public_key())
+
+
+def leaves(log: AccessLog) -> list[bytes]:
+    with log.reading() as connection:
+        rows = connection.execute(text("SELECT leaf_hash FROM access_records ORDER BY idx"))
+        return [bytes(row[0]) for row in rows]
+
+
+def test_every_prefix_proves_and_grows_consistently(log: AccessLog) -> None:
+    for count in (1, 2, 5, 1, 30):
+        log.append(batch(count))
+    stored = leaves(log)
+    assert log.size() == len(stored) == 39
+    for size in range(1, 40):
+        root = log.root_at(size)
+        assert root == merkle.EMPTY.grow(stored[:size])[0].root()
+        proof = log.inclusion_proof(size // 2, size)
+        assert merkle.verify_inclusion(size // 2, size, stored[size // 2], proof, root)
+        assert merkle.verify_consistency(size, 39, root, log.root_at(39), log.consistency_proof(size, 39))
+
+
+def test_the_head_is_signed_and_covers_every_result(log: AccessLog) -> None:
+    results = log.append(batch(3))
+    head = log.head()
+    assert parse_checkpoint(log.verifier.open(head.note)) == head.checkpoint
+    for result in results:
+        proof = log.inclusion_proof(result.log_index, head.checkpoint.size)
+        assert merkle.verify_inclusion(
+            result.log_index, head.checkpoint.size, result.leaf_hash, proof, head.checkpoint.root
+        )
+
+
+def test_the_same_bytes_under_a_known_id_get_the_first_result(log: AccessLog) -> None:
+    first = batch(3)
+    results = log.append(first)
+    assert [result.log_index for result in results] == [0, 1, 2]
+    assert log.append([first[1], *batch(1), first[0]])[::2] == [results[1], results[0]]
+    assert log.size() == 4
+
+
+def test_other_bytes_under_a_known_id_are_a_conflict_and_their_neighbours_are_written(log: AccessLog) -> None:
+    record = access_record()
+    stored = items([record])
+    log.append(stored)
+    record.motive = "autre motif"
+    results = log.append([*items([record]), *batch(1)])
+    assert [result.outcome for result in results] == [Outcome.CONFLICT, Outcome.RECORDED]
+    assert log.append(stored)[0].log_index == 0
+
+
+def test_within_one_batch_the_first_wins(log: AccessLog) -> None:
+    record = access_record()
+    first = items([record])
+    record.motive = "autre motif"
+    results = log.append([*first, *first, *items([record])])
+    assert [result.outcome for result in results] == [Outcome.RECORDED, Outcome.RECORDED, Outcome.CONFLICT]
+    assert results[0] == results[1]
+    assert log.size() == 1
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda record_id, _: (record_id, b"\xff\xff"),
+        lambda record_id, _: (record_id, b""),
+        lambda record_id, record: (record_id[:-1] + ("0" if record_id[-1] != "0" else "1"), record),
+        lambda record_id, _: (record_id, access_record(record_id=record_id, instance="nul\0").SerializeToString()),
+        lambda record_id, _: (
+            record_id,
+            access_record(record_id=record_id, kind=70_000).SerializeToString(),
+        ),
+        lambda record_id, _: (record_id, _far(record_id)),
+    ],
+)
+def test_an_unfit_record_is_refused_alone(log: AccessLog, spoil: Callable[[str, bytes], tuple[str, bytes]]) -> None:
+    good, bad, other = batch(3)
+    results = log.append([good, spoil(*bad), other])
+    assert [result.outcome for result in results] == [Outcome.RECORDED, Outcome.INVALID, Outcome.RECORDED]
+    assert verified(log).sound
+
+
+def _far(record_id: str) -> bytes:
+    record = access_record(record_id=record_id)
+    record.sequence = (1 << 64) - 1
+    return record.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE access_records SET subject = 'x' WHERE idx = 1",
+        "UPDATE access_records SET leaf_hash = leaf_hash, subject = NULL WHERE idx = 1",
+        "UPDATE access_bodies SET record = salt WHERE idx = 1",
+        "UPDATE access_bodies SET record = NULL, salt = NULL WHERE idx = 1",
+        "UPDATE tree_nodes SET idx = idx + 1",
+        "UPDATE checkpoints SET note = ''",
+        "DELETE FROM access_records",
+        "DELETE FROM access_bodies",
+        "DELETE FROM tree_nodes",
+        "DELETE FROM checkpoints",
+    ],
+)
+def test_the_tables_refuse_change(log: AccessLog, statement: str) -> None:
+    log.append(batch(3))
+    with pytest.raises(DBAPIError, match="append-only"), log.engine.begin() as connection:
+        connection.execute(text(statement))
+    assert verified(log).sound
+
+
+def test_a_log_reopens_where_it_was(url: str) -> None:
+    with opened(url) as log:
+        first = log.append(batch(5))
+        head = log.head()
+    with opened(url) as log:
+        assert log.head() == head
+        assert log.append(batch(1))[0].log_index == 5
+        root = log.root_at(6)
+        assert merkle.verify_inclusion(2, 6, first[2].leaf_hash, log.inclusion_proof(2, 6), root)
+
+
+def test_a_log_whose_tree_is_not_the_signed_one_does_not_open(url: str) -> None:
+    with opened(url) as log:
+        log.append(batch(4))
+    tamper(url, "UPDATE tree_nodes SET hash = :value WHERE level = 2", {"value": bytes(32)})
+    with pytest.raises(LogBroken), opened(url):
+        pass
+
+
+def test_two_processes_take_turns_and_never_fork(url: str) -> None:
+    with opened(url) as one, opened(url) as two:
+        results: dict[int, list[int]] = {0: [], 1: []}
+
+        def run(log: AccessLog, name: int) -> None:
+            for _ in range(25):
+                results[name] += [result.log_index for result in log.append(batch(3))]
+
+        threads = [threading.Thread(target=run, args=(log, name)) for name, log in enumerate((one, two))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert sorted(results[0] + results[1]) == list(range(150))
+        assert one.head() == two.head()
+    assert verified(one).sound
+
+
+def test_an_erased_record_is_told_from_a_missing_one(log: AccessLog) -> None:
+    erased = batch(1)
+    log.append([*erased, *batch(4)])
+    log.erase([0], erased_by=4)
+    report = verified(log)
+    assert (report.sound, report.erased, report.tree_size) == (True, 1, 5)
+    assert log.append(erased)[0].outcome is Outcome.CONFLICT
+    with log.reading() as connection:
+        entries = read_page(connection, ReplayFilter(), Span(0, 5, 0))
+        assert not entries[0].HasField("record")
+        found = read_page(connection, ReplayFilter(subject="agent-7"), Span(0, 5, 0))
+        assert [entry.index for entry in found] == [1, 2, 3, 4]
+    tamper(str(log.engine.url.render_as_string(hide_password=False)), "DELETE FROM access_bodies WHERE idx = 2", {})
+    assert [(fault.index, fault.fault) for fault in verified(log).faults] == [(2, "ENTRY_MISSING")]
+
+
+def test_an_erasure_cites_a_record_of_the_log(log: AccessLog) -> None:
+    log.append(batch(2))
+    with pytest.raises(ValueError, match="cites"):
+        log.erase([0], erased_by=2)
+    assert verified(log).erased == 0
+
+
+ALTERATIONS = {
+    "record": ("access_bodies", "record", "idx = 3", "RECORD_ALTERED"),
+    "salt": ("access_bodies", "salt", "idx = 3", "RECORD_ALTERED"),
+    "leaf": ("access_records", "leaf_hash", "idx = 3", "LEAF_ALTERED"),
+    "node": ("tree_nodes", "hash", "level = 2 AND idx = 0", "NODE_ALTERED"),
+    "signature": ("checkpoints", "note", "size = 5", "SIGNATURE_INVALID"),
+    "root": ("checkpoints", "root", "size = 5", "ROOT_MISMATCH"),
+    "id": ("access_records", "record_id", "idx = 3", "COLUMN_ALTERED"),
+    "subject": ("access_records", "subject", "idx = 3", "COLUMN_ALTERED"),
+    "clauses": ("access_records", "clauses", "idx = 3", "COLUMN_ALTERED"),
+    "occurred": ("access_records", "occurred_at", "idx = 3", "COLUMN_ALTERED"),
+    "permitted": ("access_records", "permitted", "idx = 3", "COLUMN_ALTERED"),
+}
+
+
+@pytest.mark.parametrize("name", ALTERATIONS)
+def test_one_altered_bit_is_found_and_named(url: str, name: str) -> None:
+    table, column, where, fault = ALTERATIONS[name]
+    with opened(url) as log:
+        log.append(batch(5))
+        log.append(batch(6))
+    assert verify_database(url, KEY.public_key()).sound
+    with log.engine.connect() as connection:
+        value = connection.execute(text(f"SELECT {column} FROM {table} WHERE {where}")).scalar()  # noqa: S608 -- names of this test
+    log.engine.dispose()
+    tamper(url, f"UPDATE {table} SET {column} = :value WHERE {where}", {"value": flipped(value)})  # noqa: S608
+    faults = verify_database(url, KEY.public_key()).faults
+    assert fault in {found.fault for found in faults}
+    assert faults[0].index in (0, 3, 5)
+
+
+@pytest.mark.parametrize("table", ["access_records", "access_bodies", "tree_nodes", "checkpoints"])
+def test_a_deleted_row_is_found(url: str, table: str) -> None:
+    with opened(url) as log:
+        log.append(batch(5))
+        log.append(batch(6))
+    where = {"tree_nodes": "level = 1 AND idx = 2", "checkpoints": "size = 11"}.get(table, "idx = 10")
+    tamper(url, f"DELETE FROM {table} WHERE {where}", {})  # noqa: S608
+    report = verify_database(url, KEY.public_key())
+    # A lost checkpoint is no lost access: the tree under it still stands, and the next head covers it.
+    assert report.sound is (table == "checkpoints")
+
+
+def test_a_cut_tail_is_found_while_its_checkpoint_stands(url: str) -> None:
+    with opened(url) as log:
+        log.append(batch(3))
+        log.append(batch(1))
+    for table in ("access_records", "access_bodies"):
+        tamper(url, f"DELETE FROM {table} WHERE idx = 3", {})  # noqa: S608
+    tamper(url, "DELETE FROM tree_nodes WHERE level = 2 OR idx = 1", {})
+    assert [fault.fault for fault in verify_database(url, KEY.public_key()).faults] == ["ENTRY_MISSING"]
+
+
+def test_holes_in_a_process_count_are_shown(log: AccessLog) -> None:
+    log.append(items([access_record(number) for number in (4, 5, 9)]))
+    assert verified(log).holes == {"analytics-1": 3}
+
+
+def test_replay_filters_in_sql_as_defined_over_the_bytes(log: AccessLog) -> None:
+    records = [access_record(number) for number in range(1, 7)]
+    records[1].actor.subject = "agent-8"
+    records[2].decision.clauses[:] = ["art6.purpose_x", "art7.list"]
+    records[3].data.sources[:] = ["travaux%"]
+    records[4].actor.party = "PREFECTURE"
+    records[4].kind = RecordKind.RECORD_KIND_REFUSAL
+    records[5].actor.Clear()
+    records[5].actor.certificate_identity = "spiffe://planier/cortege"
+    log.append(items(records))
+    from_second, until_fourth = ReplayFilter(), ReplayFilter()
+    from_second.occurred_from.CopyFrom(records[1].occurred_at)
+    until_fourth.occurred_until.CopyFrom(records[3].occurred_at)
+    wanted = [
+        ReplayFilter(), from_second, until_fourth, ReplayFilter(subject="agent-8"), ReplayFilter(party="PREFECTURE"),
+        ReplayFilter(clause="art6.purpose"), ReplayFilter(clause="art7.list", subject="agent-7"),
+        ReplayFilter(source="travaux"), ReplayFilter(source="travaux%"), ReplayFilter(permitted=False),
+        ReplayFilter(permitted=True), ReplayFilter(record_id=records[2].record_id),
+        ReplayFilter(purpose=Purpose.PURPOSE_CROSSING),
+        ReplayFilter(subject="spiffe://planier/cortege"), ReplayFilter(consultation_id=records[0].consultation_id),
+        ReplayFilter(rpc=records[0].rpc, issuer="https://idp.example"), ReplayFilter(clause="art6"),
+    ]  # fmt: skip
+    with log.reading() as connection:
+        for filter_ in wanted:
+            found = [entry.index for entry in read_page(connection, filter_, Span(0, 6, 0))]
+            assert found == [index for index, record in enumerate(records) if matches(record, filter_)], filter_
+        assert [entry.index for entry in read_page(connection, ReplayFilter(), Span(2, 5, 2))] == [2, 3]
+        for entry in read_page(connection, ReplayFilter(), Span(0, 6, 0)):
+            assert leaf_of(entry.salt, entry.record) == entry.leaf_hash
+
+
+def flipped(value: object) -> object:
+    """The value with its lowest bit, or the last signature character's, changed."""
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value ^ 1
+        case str():
+            at = len(value) // 2 if not value.endswith("\n") else len(value) - 20
+            return value[:at] + ("B" if value[at] != "B" else "C") + value[at + 1 :]
+        case bytes():
+            return value[:-1] + bytes([value[-1] ^ 1])
+    raise AssertionError(type(value))
+
+
+def tamper(url: str, statement: str, values: dict[str, object]) -> None:
+    """What an administrator of the machine can do: drops the triggers, then changes a row."""
+    log = AccessLog(url, origin=ORIGIN, key=KEY)
+    tables = ("access_records", "access_bodies", "tree_nodes", "checkpoints")
+    with log.engine.begin() as connection:
+        for table in tables:
+            for action in ("update", "delete"):
+                on = "" if connection.dialect.name == "sqlite" else f" ON {table}"
+                connection.execute(text(f"DROP TRIGGER IF EXISTS {table}_{action}{on}"))
+        connection.execute(text(statement), values)
+    log.engine.dispose()
