@@ -1,0 +1,226 @@
+"""Makes declarations durable: whatever arrives while one transaction commits shares the next one.
+
+A transaction costs one flush to the disk whatever it holds; validation and serialisation happen before, off its lock.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy.exc import DBAPIError
+
+from services.ingest.domain import (
+    STATES,
+    Accepted,
+    Action,
+    Duplicate,
+    FactState,
+    Refusal,
+    Revision,
+    decide,
+    evolve,
+    stream_of,
+)
+from services.ingest.ledger import Erasure, Ledger
+from services.ingest.orders import Order, erasing
+from services.ingest.projections import find, insert, prepare
+from services.kernel.batching import Batcher
+from services.kernel.clock import Ids, microseconds
+from services.kernel.errors import unavailable
+from services.kernel.store.base import Append, Conflict, Transaction
+from services.kernel.store.sql import SqlEventStore
+
+# Facts in one transaction: about 0.2 s under the lock.
+MOST_IN_TRANSACTION: Final = 8_000
+# Facts that wait: beyond the first bound a stream is not read further, beyond the second a unary call is refused.
+MOST_WAITING: Final = 16_000
+MOST_WAITING_UNARY: Final = 64_000
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Durable: by this call, or (`duplicate`) before it; `position` is where in the store."""
+
+    revision: Revision
+    duplicate: bool
+
+
+Answer = Kept | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    orders: Sequence[Order]
+    traceparent: str
+
+
+class IndexOutOfStepError(RuntimeError):
+    """The index and the store disagree on a stream's version; nothing of the transaction is kept."""
+
+
+class Engine:
+    """The one writer of this process. `open` first; `apply` from the event loop; `close` last."""
+
+    def __init__(self, store: SqlEventStore, ledger: Ledger, ids: Ids) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._ids = ids
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ingest-writer")
+        self._batcher: Batcher[_Batch, Sequence[Answer]] = Batcher(self._send)
+        self._room = asyncio.Condition()
+        self._waiting = 0
+
+    def open(self) -> None:
+        """Makes the index ready, then erases again whatever a restored copy still holds. Blocking; idempotent."""
+        prepare(self._store)
+        erasures = {erasure.fact_id: erasure for erasure in self._ledger.read()}
+        if not erasures:
+            return
+        with self._store.write() as transaction:
+            states = find(transaction.connection, erasures)
+            held = {fact_id for fact_id, state in states.items() if state.newest.state != STATES[Action.ERASE]}
+            left = [erasure for fact_id, erasure in erasures.items() if fact_id not in states or fact_id in held]
+            Writing(transaction).erase_again([erasing(erasure, self._ids) for erasure in left], states)
+
+    async def apply(self, orders: Sequence[Order], *, patient: bool, traceparent: str = "") -> Sequence[Answer]:
+        """The answer to each order, in order, durable. `patient` callers wait for room, the others are refused.
+
+        Raises:
+            Problem: UNAVAILABLE OVERLOADED or STORE_UNAVAILABLE; nothing or all of it was written: ask again.
+        """
+        if not orders:
+            return ()
+        count = len(orders)
+        if not patient and self._waiting + count > MOST_WAITING_UNARY:
+            raise unavailable("OVERLOADED", "too many declarations are waiting")
+        async with self._room:
+            if patient:
+                await self._room.wait_for(lambda: not self._waiting or self._waiting + count <= MOST_WAITING)
+            self._waiting += count
+        try:
+            return await self._batcher.submit(_Batch(orders, traceparent))
+        finally:
+            self._waiting -= count
+            async with self._room:
+                self._room.notify_all()
+
+    async def find(self, fact_id: str) -> FactState | None:
+        """The state of one fact, or None."""
+        return await asyncio.to_thread(self._find, fact_id)
+
+    async def close(self) -> None:
+        """Waits for what is under way."""
+        await self._batcher.close()
+        self._writer.shutdown()
+
+    def _find(self, fact_id: str) -> FactState | None:
+        with self._store.engine.connect() as connection:
+            return find(connection, [fact_id]).get(fact_id)
+
+    async def _send(self, batches: Sequence[_Batch]) -> Sequence[Sequence[Answer] | Exception]:
+        loop = asyncio.get_running_loop()
+        answers: list[Sequence[Answer] | Exception] = []
+        for group in _groups(batches):
+            try:
+                answers += await loop.run_in_executor(self._writer, self.commit, group)
+            except DBAPIError:
+                answers += [unavailable("STORE_UNAVAILABLE", "the declarations could not be stored")] * len(group)
+        return answers
+
+    def commit(self, batches: Sequence[_Batch]) -> list[Sequence[Answer]]:
+        """One transaction: look up, decide, append, index. Blocking."""
+        orders = [order for batch in batches for order in batch.orders]
+        with self._store.write(traceparent=batches[0].traceparent) as transaction:
+            writing = Writing(transaction)
+            answers = writing.decide(orders, find(transaction.connection, {o.command.fact_id for o in orders}))
+            for erasure in writing.erasures:
+                # Before anything is written: whatever happens then, the file knows what must not come back.
+                self._ledger.append(erasure)
+            writing.write()
+            answers = writing.place(orders, answers)
+        found = iter(answers)
+        return [[next(found) for _ in batch.orders] for batch in batches]
+
+
+class Writing:
+    """What one transaction is about to write."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self._recorded_at_us = microseconds(transaction.recorded_at)
+        self._appends: list[Append] = []
+        self._revisions: list[tuple[str, Revision]] = []
+        self._written: dict[tuple[str, int], Revision] = {}
+        self.erasures: list[Erasure] = []
+
+    def decide(self, orders: Sequence[Order], states: dict[str, FactState]) -> list[Answer]:
+        """Decides each order on the state that those before it leave."""
+        answers: list[Answer] = []
+        for order in orders:
+            command = order.command
+            outcome = decide(states.get(command.fact_id), command)
+            if isinstance(outcome, Accepted):
+                answers.append(Kept(self._accept(order, outcome.version, states), duplicate=False))
+            elif isinstance(outcome, Duplicate):
+                answers.append(Kept(outcome.revision, duplicate=True))
+            else:
+                answers.append(outcome)
+        return answers
+
+    def write(self) -> None:
+        """Appends the events, erases what they erase, indexes them."""
+        if not self._appends:
+            return
+        for index, result in enumerate(self._transaction.append(self._appends)):
+            if isinstance(result, Conflict):
+                raise IndexOutOfStepError("the index of declarations is not at the store's version: rebuild it")
+            fact_id, revision = self._revisions[index]
+            revision = revision._replace(position=result.last_position)
+            self._revisions[index] = (fact_id, revision)
+            self._written[fact_id, revision.number] = revision
+            if revision.state == STATES[Action.ERASE]:
+                self._transaction.erase(result.stream, result.last_position)
+        insert(self._transaction.connection, self._revisions)
+
+    def place(self, orders: Sequence[Order], answers: Sequence[Answer]) -> list[Answer]:
+        """The answers, those that this transaction wrote with their positions."""
+        return [self._placed(order.command.fact_id, answer) for order, answer in zip(orders, answers, strict=True)]
+
+    def erase_again(self, orders: Sequence[Order], states: dict[str, FactState]) -> None:
+        """Erases what a restored copy still holds; a fact that it never held is erased too, so it cannot come back."""
+        for order in orders:
+            state = states.get(order.command.fact_id)
+            self._accept(order, state.newest.number + 1 if state else 1, states)
+        self.write()
+
+    def _accept(self, order: Order, version: int, states: dict[str, FactState]) -> Revision:
+        command = order.command
+        state = STATES[command.action]
+        revision = Revision(version, state, command.salt, order.digest, 0, self._recorded_at_us, command.party)
+        states[command.fact_id] = evolve(states.get(command.fact_id), revision)
+        self._appends.append(Append(stream_of(command.fact_id), version - 1, (order.event,)))
+        self._revisions.append((command.fact_id, revision))
+        if order.erasure is not None:
+            self.erasures.append(order.erasure)
+        return revision
+
+    def _placed(self, fact_id: str, answer: Answer) -> Answer:
+        if isinstance(answer, Refusal) or answer.revision.position:
+            return answer
+        return Kept(self._written[fact_id, answer.revision.number], answer.duplicate)
+
+
+def _groups(batches: Sequence[_Batch]) -> Iterator[list[_Batch]]:
+    """Consecutive batches of at most MOST_IN_TRANSACTION orders together, one batch at least."""
+    group: list[_Batch] = []
+    size = 0
+    for batch in batches:
+        if group and size + len(batch.orders) > MOST_IN_TRANSACTION:
+            yield group
+            group, size = [], 0
+        group.append(batch)
+        size += len(batch.orders)
+    if group:
+        yield group

@@ -1,0 +1,132 @@
+"""The place of a declaration: refused where it is no shape or not here, reduced to its kind's precision for storage."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import h3
+import shapely
+from planier.common.v1.fact_pb2 import Geometry, LngLat, Polygon
+from shapely.geometry.base import BaseGeometry
+
+from services.kernel.registry import Precision
+from services.kernel.territory import Bounds
+
+# 400 KB of coordinates: a fact stays below one message of the bus (512 KiB), and seconds away from blocking a process.
+MOST_POINTS: Final = 20_000
+
+Coordinates = tuple[tuple[float, float], ...]
+
+
+def flaw(geometry: Geometry) -> str | None:
+    """What makes the geometry invalid (OGC simple features), as a word in lower case, never a coordinate; or None."""
+    shape = geometry.WhichOneof("shape")
+    if shape == "point":
+        return None
+    if sum(1 for _ in vertices(geometry)) > MOST_POINTS:
+        return "too many points"
+    if shape != "line" and any(
+        ring.points[0] != ring.points[-1] for part in _polygons(geometry) for ring in part.rings
+    ):
+        return "ring not closed"
+    built = _built(geometry)
+    if built.is_valid:
+        return None
+    # GEOS says "Self-intersection[5.37 43.29]": the kind of flaw may leave, the place may not.
+    return str(shapely.is_valid_reason(built)).split("[", maxsplit=1)[0].strip().lower()
+
+
+def inside(geometry: Geometry, bounds: Bounds) -> bool:
+    """Whether every point lies within the territory."""
+    return all(bounds.holds(point.longitude, point.latitude) for point in vertices(geometry))
+
+
+def reduce(geometry: Geometry, precision: Precision) -> None:
+    """Gives every coordinate its kind's precision, in place; deterministic, since retries are compared after it.
+
+    Cells: whatever the shape, the centre of the H3 cell that holds the mean of its points. Decimals: each point.
+    """
+    if precision.h3_resolution is not None:
+        longitude, latitude = middle(geometry)
+        latitude, longitude = h3.cell_to_latlng(h3.latlng_to_cell(latitude, longitude, precision.h3_resolution))
+        geometry.Clear()
+        geometry.point.longitude, geometry.point.latitude = round(longitude, 7), round(latitude, 7)
+        return
+    decimals = precision.decimals
+    for point in vertices(geometry):
+        point.longitude, point.latitude = round(point.longitude, decimals), round(point.latitude, decimals)
+
+
+def mend(geometry: Geometry, precision: Precision) -> bool:
+    """Repairs, in place, a valid shape that its reduction made invalid; whether it had to.
+
+    Areas keep what remains of them on the coarser grid; what has collapsed becomes a point.
+    """
+    if geometry.HasField("point") or precision.decimals is None or _built(geometry).is_valid:
+        return False
+    longitude, latitude = middle(geometry)
+    if not geometry.HasField("line"):
+        kept = shapely.make_valid(_built(geometry))
+        parts = [part for part in getattr(kept, "geoms", (kept,)) if part.geom_type == "Polygon"]
+        parts += [
+            each for part in getattr(kept, "geoms", ()) if part.geom_type == "MultiPolygon" for each in part.geoms
+        ]
+        if parts and _rewrite(geometry, parts, precision.decimals):
+            return True
+    geometry.Clear()
+    geometry.point.longitude = round(longitude, precision.decimals)
+    geometry.point.latitude = round(latitude, precision.decimals)
+    return True
+
+
+def middle(geometry: Geometry) -> tuple[float, float]:
+    """The mean of a shape's points, (longitude, latitude); the point itself for a point."""
+    if geometry.HasField("point"):
+        return geometry.point.longitude, geometry.point.latitude
+    points = [(point.longitude, point.latitude) for point in vertices(geometry)]
+    return sum(point[0] for point in points) / len(points), sum(point[1] for point in points) / len(points)
+
+
+def vertices(geometry: Geometry) -> Iterator[LngLat]:
+    """Every point of a shape, rings included."""
+    shape = geometry.WhichOneof("shape")
+    if shape == "point":
+        yield geometry.point
+    elif shape == "line":
+        yield from geometry.line.points
+    else:
+        for polygon in _polygons(geometry):
+            for ring in polygon.rings:
+                yield from ring.points
+
+
+def _polygons(geometry: Geometry) -> Iterable[Polygon]:
+    return geometry.multi_polygon.polygons if geometry.HasField("multi_polygon") else (geometry.polygon,)
+
+
+def _built(geometry: Geometry) -> BaseGeometry:
+    if geometry.HasField("line"):
+        return shapely.LineString(_coordinates(geometry.line.points))
+    parts = [
+        shapely.Polygon(rings[0], rings[1:])
+        for rings in ([_coordinates(ring.points) for ring in polygon.rings] for polygon in _polygons(geometry))
+    ]
+    return parts[0] if geometry.HasField("polygon") else shapely.MultiPolygon(parts)
+
+
+def _coordinates(points: Iterable[LngLat]) -> Coordinates:
+    return tuple((point.longitude, point.latitude) for point in points)
+
+
+def _rewrite(geometry: Geometry, parts: list[Any], decimals: int) -> bool:
+    """Writes the polygons; False, and nothing of use written, where crossings off the grid leave them invalid."""
+    fresh = Geometry()
+    for part in parts:
+        polygon = fresh.multi_polygon.polygons.add() if len(parts) > 1 else fresh.polygon
+        for ring in (part.exterior, *part.interiors):
+            target = polygon.rings.add()
+            for longitude, latitude in ring.coords:
+                target.points.add(longitude=round(longitude, decimals), latitude=round(latitude, decimals))
+    if not _built(fresh).is_valid:
+        return False
+    geometry.CopyFrom(fresh)
+    return True
