@@ -5,7 +5,7 @@ import logging
 from typing import Final
 
 from planier.access.v1.access_pb2 import GetCommitmentsRequest
-from planier.access.v1.access_pb2_grpc import AccessServiceAsyncStub
+from planier.access.v1.access_pb2_grpc import AccessServiceStub
 
 from services.kernel.errors import Problem
 from services.kernel.registry import Registry
@@ -20,7 +20,7 @@ class AnnexMismatchError(RuntimeError):
     """The annex of this deployment is not the one that the parties signed: the service does not start."""
 
 
-async def await_signed(access: AccessServiceAsyncStub, registry: Registry) -> None:
+async def await_signed(access: AccessServiceStub, registry: Registry) -> None:
     """Returns once access commits to the hash of this very annex; waits while it is silent or nothing is signed.
 
     Raises:

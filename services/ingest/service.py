@@ -5,7 +5,6 @@ import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
-import grpc
 from planier.audit.v1.record_pb2 import DataReference
 from planier.common.v1.event_pb2 import ReadEventsRequest, ReadEventsResponse
 from planier.common.v1.fact_pb2 import Fact
@@ -34,14 +33,14 @@ from planier.ingest.v1.ingest_pb2 import (
     Verdict,
 )
 
-from services.ingest.admission import Admission, Admitted, Authority
+from services.ingest.admission import SECURE_ENTRY, Admission, Admitted, Authority
 from services.ingest.domain import Refusal, fact_id_of
 from services.ingest.engine import Answer, Engine
 from services.ingest.ledger import Erasure
 from services.ingest.orders import Order, amending, cancelling, declaring, erasing
 from services.kernel.bus.replication import read_events
 from services.kernel.clock import Ids, from_microseconds
-from services.kernel.errors import Problem, not_found
+from services.kernel.errors import denied, not_found, unavailable
 from services.kernel.registry import Registry
 from services.kernel.rpc.call import Call
 from services.kernel.screening import find_personal_data
@@ -64,6 +63,11 @@ class IngestService:
         self._engine = engine
         self._store = store
         self._ids = ids
+        self._annex_signed = False
+
+    def open_door(self) -> None:
+        """Lets declarations in: annex 1 is known to be the signed one. Until then every caller is told to come back."""
+        self._annex_signed = True
 
     async def DeclareFacts(self, request: DeclareFactsRequest, call: Call) -> DeclareFactsResponse:
         """A verdict for each fact, in order, all durable."""
@@ -75,7 +79,7 @@ class IngestService:
 
     async def AmendFact(self, request: AmendFactRequest, call: Call) -> AmendFactResponse:
         """The verdict on the next revision of a fact."""
-        admitted = self._admission.admit(request.fact, _authority(call))
+        admitted = self._admission.admit(request.fact, self._authority(call))
         if isinstance(admitted, Refusal):
             return AmendFactResponse(verdict=_refused(request.fact, admitted))
         grant = call.granted
@@ -89,7 +93,7 @@ class IngestService:
         grant = call.granted
         fact_id = fact_id_of(request.key.source, request.key.source_id)
         answer: Answer
-        owned = self._admission.owned(request.key.source, _authority(call))
+        owned = self._admission.owned(request.key.source, self._authority(call))
         if isinstance(owned, Refusal):
             answer = owned
         else:
@@ -102,7 +106,7 @@ class IngestService:
         grant = call.granted
         fact_id = fact_id_of(request.key.source, request.key.source_id)
         answer: Answer
-        owned = self._admission.owned(request.key.source, _authority(call))
+        owned = self._admission.owned(request.key.source, self._authority(call))
         if isinstance(owned, Refusal):
             answer = owned
         else:
@@ -114,7 +118,7 @@ class IngestService:
         """Where the caller's own declaration stands; another authority's is as unknown as one that never was."""
         self._describe_key(request.key, call.data)
         unknown = not_found("DECLARATION_UNKNOWN", "no such declaration of yours")
-        if isinstance(self._admission.owned(request.key.source, _authority(call)), Refusal):
+        if isinstance(self._admission.owned(request.key.source, self._authority(call)), Refusal):
             raise unknown
         fact_id = fact_id_of(request.key.source, request.key.source_id)
         state = await self._engine.find(fact_id)
@@ -159,7 +163,7 @@ class IngestService:
         self._describe_key(request.key, call.data)
 
     async def _declare(self, request: DeclareFactsRequest, call: Call, *, patient: bool) -> DeclareFactsResponse:
-        authority, grant = _authority(call), call.granted
+        authority, grant = self._authority(call), call.granted
         facts = request.facts
         admissions: list[Admitted | Refusal] = []
         for index, fact in enumerate(facts):
@@ -177,6 +181,14 @@ class IngestService:
                 for fact, item in zip(facts, admissions, strict=True)
             ]
         )
+
+    def _authority(self, call: Call) -> Authority:
+        if not self._annex_signed:
+            raise unavailable("ANNEX_UNCONFIRMED", "annex 1 has not been compared with the signed one yet")
+        grant = call.granted
+        if not grant.party:
+            raise denied("NOT_A_DECLARANT", "no party declares under this certificate", SECURE_ENTRY)
+        return Authority(grant.party, grant.sources)
 
     async def _one(self, order: Order, call: Call) -> Answer:
         return (await self._engine.apply([order], patient=False, traceparent=call.invocation.traceparent))[0]
@@ -199,13 +211,6 @@ class IngestService:
 
 def _references(source_ids: Iterable[str]) -> list[str]:
     return [each for each in source_ids if _SOURCE_ID.fullmatch(each) and find_personal_data(each) is None]
-
-
-def _authority(call: Call) -> Authority:
-    grant = call.granted
-    if not grant.party:
-        raise Problem(grpc.StatusCode.PERMISSION_DENIED, "NOT_A_DECLARANT", "no party declares under this certificate")
-    return Authority(grant.party, grant.sources)
 
 
 def _refused(fact: Fact, refusal: Refusal) -> Verdict:
