@@ -1,0 +1,182 @@
+"""The bus on NATS JetStream: publishes acknowledged runs, and deletes the messages that hold erased events."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import nats.errors
+import nats.js.errors
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
+from planier.common.v1.event_pb2 import EventRun
+
+from services.kernel.bus.base import BusUnavailable, Topic
+from services.kernel.bus.connection import Connection
+from services.kernel.bus.ledger import PublishedRun, RunLedger
+from services.kernel.clock import Clock, microseconds
+
+# nats-server: JSStreamNameExistErr, the stream exists with another configuration.
+STREAM_EXISTS_OTHERWISE = 10058
+# nats-server: JSStreamMsgDeleteFailedF, what deleting a message that is not there gives.
+MESSAGE_ABSENT = 10057
+HEADER_ALLOWANCE = 4096
+PURGE_ABOVE = 1000
+PRUNE_EVERY = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much the bus keeps: seconds and bytes. A reader further behind asks the owner."""
+
+    max_age: int = 86_400
+    max_bytes: int = 1024 * 1024 * 1024
+    replicas: int = 1
+
+
+def message_id(run: EventRun) -> str:
+    """Deduplicates within JetStream's window; the digest keeps a restored store's other events apart."""
+    return f"{run.first_position}-{run.digest.hex()}"
+
+
+def headers(run: EventRun) -> dict[str, str]:
+    """The deduplication id, and the trace of the call that caused the first event."""
+    content = {"Nats-Msg-Id": message_id(run)}
+    traceparent = next((event.traceparent for event in run.events if event.traceparent), "")
+    if traceparent:
+        content["traceparent"] = traceparent
+    return content
+
+
+class JetStreamPublisher:
+    """Implements RunPublisher on one stream (file storage, bounded age and size, oldest discarded first)."""
+
+    def __init__(
+        self, connection: Connection, topic: Topic, ledger: RunLedger, clock: Clock, retention: Retention | None = None
+    ) -> None:
+        self._connection = connection
+        self._topic = topic
+        self._ledger = ledger
+        self._clock = clock
+        self._retention = retention or Retention()
+        self._prepared: tuple[int, str] | None = None
+        self._published = 0
+
+    def _configuration(self) -> StreamConfig:
+        return StreamConfig(
+            name=self._topic.stream,
+            subjects=[self._topic.subject],
+            retention=RetentionPolicy.LIMITS,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.OLD,
+            max_age=self._retention.max_age,
+            max_bytes=self._retention.max_bytes,
+            num_replicas=self._retention.replicas,
+            duplicate_window=min(120, self._retention.max_age),
+            deny_delete=False,
+        )
+
+    async def _context(self) -> JetStreamContext:
+        client = await self._connection.client()
+        return client.jetstream(timeout=self._connection.settings.request_timeout)
+
+    async def prepare(self) -> None:
+        """Creates or updates the stream, then removes messages that a relay published and died before remembering.
+
+        A reader that misses such a message reads its events from the owner. Raises BusUnavailable.
+        """
+        info = await self._ensure_stream()
+        await self._delete(await self._unknown(info))
+        await asyncio.to_thread(self._prune)
+
+    async def _ensure_stream(self) -> StreamInfo:
+        lives = self._connection.disconnections
+        context = await self._context()
+        try:
+            info = await self._create(context)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise BusUnavailable("the stream cannot be made ready") from error
+        self._prepared = (lives, str(info.created))
+        return info
+
+    async def _create(self, context: JetStreamContext) -> StreamInfo:
+        try:
+            return await context.add_stream(self._configuration())
+        except nats.js.errors.APIError as error:
+            if error.err_code != STREAM_EXISTS_OTHERWISE:
+                raise
+            return await context.update_stream(self._configuration())
+
+    async def _incarnation(self) -> str:
+        # Storage can only vanish with the server: a lost connection is when to look again.
+        if self._prepared is None or self._prepared[0] != self._connection.disconnections:
+            await self.prepare()
+        if self._prepared is None:
+            raise BusUnavailable("the stream is not ready")
+        return self._prepared[1]
+
+    async def publish(self, run: EventRun) -> None:
+        """Publishes, awaits JetStream's acknowledgement, then remembers the message and moves the cursor.
+
+        A run too large for the server is skipped: readers see the gap and ask the owner. Raises BusUnavailable.
+        """
+        body = run.SerializeToString()
+        client = await self._connection.client()
+        if len(body) + HEADER_ALLOWANCE > client.max_payload:
+            await asyncio.to_thread(self._ledger.advance, run.last_position)
+            return
+        incarnation = await self._incarnation()
+        context = await self._context()
+        try:
+            ack = await context.publish(self._topic.subject, body, stream=self._topic.stream, headers=headers(run))
+        except nats.js.errors.NoStreamResponseError as error:
+            self._prepared = None
+            raise BusUnavailable("the stream is gone") from error
+        except (nats.errors.Error, TimeoutError) as error:
+            raise BusUnavailable("the run was not acknowledged") from error
+        published = PublishedRun(incarnation, ack.seq, run.first_position, run.last_position)
+        await asyncio.to_thread(self._record, published)
+
+    def _record(self, run: PublishedRun) -> None:
+        self._ledger.record(run, microseconds(self._clock.now()))
+        self._published += 1
+        if self._published % PRUNE_EVERY == 0:
+            self._prune()
+
+    def _prune(self) -> None:
+        # An hour more than the bus keeps them, in case the two clocks differ.
+        self._ledger.prune(microseconds(self._clock.now()) - (self._retention.max_age + 3600) * 1_000_000)
+
+    async def erase(self, positions: Sequence[int]) -> None:
+        """Deletes the messages that hold one of the positions, overwriting their bytes. Raises BusUnavailable."""
+        info = await self._ensure_stream()
+        holding = await asyncio.to_thread(self._ledger.holding, str(info.created), tuple(positions))
+        await self._delete(sorted({*holding, *await self._unknown(info)}))
+
+    async def _unknown(self, info: StreamInfo) -> tuple[int, ...]:
+        if info.state.messages == 0:
+            return ()
+        span = (str(info.created), info.state.first_seq, info.state.last_seq)
+        return await asyncio.to_thread(self._ledger.unknown, *span)
+
+    async def _delete(self, sequences: Sequence[int]) -> None:
+        if not sequences or self._prepared is None:
+            return
+        incarnation = self._prepared[1]
+        context = await self._context()
+        try:
+            if len(sequences) > PURGE_ABOVE:
+                # One by one would take minutes; readers fill the gap from the owner.
+                await context.purge_stream(self._topic.stream, seq=sequences[-1] + 1)
+            for sequence in sequences if len(sequences) <= PURGE_ABOVE else ():
+                await self._delete_one(context, sequence)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise BusUnavailable("a message could not be deleted") from error
+        await asyncio.to_thread(self._ledger.erased, incarnation, sequences, microseconds(self._clock.now()))
+
+    async def _delete_one(self, context: JetStreamContext, sequence: int) -> None:
+        try:
+            # Without `no_erase`, the server overwrites the message with random bytes before it drops it.
+            await context.delete_msg(self._topic.stream, sequence)
+        except nats.js.errors.APIError as error:
+            if error.err_code != MESSAGE_ABSENT:
+                raise

@@ -1,0 +1,111 @@
+"""Publishes a store's events on the bus, in order, each at least once; the store itself is the spool."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Collection
+
+from planier.common.v1.event_pb2 import EventRun
+from sqlalchemy.exc import OperationalError
+
+from services.kernel.bus.base import BusUnavailable, RunPublisher
+from services.kernel.bus.ledger import RunLedger
+from services.kernel.bus.runs import pack
+from services.kernel.store.base import GENESIS, EventStore, StoredEvent
+
+logger = logging.getLogger(__name__)
+
+PAGE = 1000
+
+
+class Relay:
+    """Reads after its cursor, publishes runs, moves the cursor once each is acknowledged.
+
+    `erasing_types`: full names of events that erased earlier events of their own stream. Before such an event is
+    published, the bus messages that hold what it erased are deleted; the cursor stands before it until then, so a
+    crash repeats the deletion. Two relays of one store are harmless: both publish the same events, readers skip.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        publisher: RunPublisher,
+        ledger: RunLedger,
+        *,
+        erasing_types: Collection[str] = (),
+        poll: float = 1.0,
+    ) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._ledger = ledger
+        self._erasing_types = frozenset(erasing_types)
+        self._poll = poll
+        self._wake = asyncio.Event()
+        self._available = True
+
+    async def run(self) -> None:
+        """Runs until cancelled; waits out an absent bus or database, `poll` seconds between attempts."""
+        self._store.on_commit(_Waker(asyncio.get_running_loop(), self._wake))
+        prepared = False
+        while True:
+            self._wake.clear()
+            try:
+                if not prepared:
+                    await self._publisher.prepare()
+                    prepared = True
+                idle = await self._publish_page()
+            except (BusUnavailable, OperationalError) as problem:
+                self._note(available=False, why=type(problem).__name__)
+                # Commits must not shorten the wait: they would make one attempt each.
+                await asyncio.sleep(self._poll)
+                continue
+            self._note(available=True)
+            if idle:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._poll):
+                        await self._wake.wait()
+
+    def _note(self, *, available: bool, why: str = "") -> None:
+        if available and not self._available:
+            logger.info("relay publishes again")
+        if not available and self._available:
+            logger.warning("relay waits: %s", why)
+        self._available = available
+
+    async def _publish_page(self) -> bool:
+        """Publishes what one read of the store gives; True when there was nothing."""
+        runs = await asyncio.to_thread(self._read)
+        for run in runs:
+            erased = await asyncio.to_thread(self._erased_by, run)
+            if erased:
+                await self._publisher.erase(erased)
+            await self._publisher.publish(run)
+        return not runs
+
+    def _read(self) -> tuple[EventRun, ...]:
+        cursor = self._ledger.cursor()
+        events = self._store.read_all(cursor, PAGE)
+        if not events:
+            return ()
+        before = self._store.position_at(cursor) if cursor else None
+        return tuple(pack(self._store.store_id, before.digest if before else GENESIS, events))
+
+    def _erased_by(self, run: EventRun) -> tuple[int, ...]:
+        erased: list[int] = []
+        for event in run.events:
+            if event.type in self._erasing_types:
+                earlier: tuple[StoredEvent, ...] = self._store.read_stream(event.stream)
+                erased += [other.position for other in earlier if other.erased_by == event.position]
+        return tuple(erased)
+
+
+class _Waker:
+    """Wakes the relay from whichever thread committed; does nothing once the loop has gone."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, wake: asyncio.Event) -> None:
+        self._loop = loop
+        self._wake = wake
+
+    def __call__(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._wake.set)
