@@ -55,7 +55,7 @@ class MethodHandlers:
         self._telemetry = telemetry
         self._validator = Validator()
 
-    def bind(self, method: Method, servicer: object) -> grpc.RpcMethodHandler[bytes, bytes]:
+    def bind(self, method: Method, servicer: object) -> "grpc.RpcMethodHandler[bytes, bytes]":
         """The handler of one RPC; TypeError where the servicer has no such method."""
         implementation = getattr(servicer, method.name, None)
         if not callable(implementation):

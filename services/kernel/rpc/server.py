@@ -5,6 +5,7 @@ import logging
 import signal
 import ssl
 from collections.abc import Awaitable, Sequence
+from typing import Protocol
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -14,6 +15,7 @@ from grpc_health.v1.health import aio as health
 from services.kernel.config import ServiceSettings
 from services.kernel.guard.options import methods_of
 from services.kernel.rpc.client import MAX_MESSAGE_BYTES
+from services.kernel.rpc.door import Door, hand_over
 from services.kernel.rpc.handlers import Guarding, MethodHandlers
 from services.kernel.rpc.tls import TlsFiles, server_credentials
 from services.kernel.telemetry import Telemetry
@@ -24,6 +26,14 @@ DRAIN_SECONDS = 10.0
 PROBE_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
+
+
+class Attempts(Protocol):
+    """Where failed connections are counted for the access log (services/kernel/guard/peers.py)."""
+
+    def count(self, peer: str, reason: str, times: int = 1) -> None:
+        """Counts `times` attempts of one peer in the present minute."""
+        ...
 
 
 class UnsafeServer(Exception):  # noqa: N818 -- what it is, not what went wrong
@@ -99,19 +109,32 @@ class Server:
         await self._server.stop(grace)
 
 
-async def serve(server: Server, *, ready: Awaitable[object] | None = None, grace: float = DRAIN_SECONDS) -> None:
+async def serve(
+    server: Server,
+    *,
+    ready: Awaitable[object] | None = None,
+    door: Door | None = None,
+    attempts: Attempts | None = None,
+    grace: float = DRAIN_SECONDS,
+) -> None:
     """Runs a server from its start to its drained end, which SIGTERM or SIGINT asks for.
 
     Health says SERVING once `ready` is done. What `ready` raises drains the server and goes on to the caller.
+    What `door` counts goes to `attempts` (the guard's), every few seconds and at the end.
     """
     loop = asyncio.get_running_loop()
     asked_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
+    reporting: asyncio.Task[None] | None = None
     stopping = asyncio.create_task(asked_to_stop.wait())
     try:
         port = await server.start()
         logger.info("listening", extra={"port": port})
+        if door is not None and attempts is not None:
+            # The server's own question about TLS 1.2 is no attempt of anybody.
+            door.counts.drain()
+            reporting = asyncio.create_task(hand_over(door.counts, attempts.count))
         if ready is not None:
             becoming_ready = asyncio.ensure_future(ready)
             await asyncio.wait((becoming_ready, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -127,6 +150,9 @@ async def serve(server: Server, *, ready: Awaitable[object] | None = None, grace
     finally:
         stopping.cancel()
         await server.drain(grace)
+        if reporting is not None:
+            reporting.cancel()
+            await asyncio.gather(reporting, return_exceptions=True)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 
