@@ -102,7 +102,7 @@ def test_every_instrument_of_the_table_is_made_and_no_other() -> None:
     for name, metric in METRICS.items():
         attributes = dict.fromkeys(metric.attributes, "X")
         if metric.kind == "counter":
-            recording.telemetry.count(name, **attributes)
+            recording.telemetry.count(name, 1, **attributes)
         else:
             recording.telemetry.measure(name, 0.5, **attributes)
     data = recording.reader.get_metrics_data()
@@ -116,11 +116,8 @@ def test_every_instrument_of_the_table_is_made_and_no_other() -> None:
 def test_the_code_uses_each_instrument_of_the_table_and_no_other() -> None:
     use = re.compile(r'\.(count|measure)\(\s*"(planier\.[a-z_.]+)"')
     kinds = {"count": "counter", "measure": "histogram"}
-    used = {
-        (name, kinds[verb])
-        for path in (ROOT / "services").rglob("*.py")
-        for verb, name in use.findall(path.read_text())
-    }
+    sources = [path.read_text() for path in (ROOT / "services").rglob("*.py")]
+    used = {(name, kinds[verb]) for source in sources for verb, name in use.findall(source)}
     assert used == {(name, metric.kind) for name, metric in METRICS.items()}
 
 
@@ -131,10 +128,14 @@ def test_the_documentation_shows_the_table() -> None:
     }
 
 
+def fail() -> None:
+    raise ValueError("what a request held")
+
+
 def test_a_log_line_names_the_trace_and_never_an_exceptions_text() -> None:
     formatter = JsonFormatter("ingest", "i-1")
     try:
-        raise ValueError("what a request held")
+        fail()
     except ValueError:
         record = logging.getLogger("a").makeRecord(
             "a", logging.ERROR, "f", 1, "call %s", ("failed",), sys.exc_info(), extra={"method": "/x/Y"}
@@ -145,7 +146,7 @@ def test_a_log_line_names_the_trace_and_never_an_exceptions_text() -> None:
     assert "\n" not in text
     assert line["trace_id"] == traces.trace_id(SAMPLED)
     assert (line["message"], line["method"], line["exception"]) == ("call failed", "/x/Y", "builtins.ValueError")
-    assert line["stack"][0].endswith("test_a_log_line_names_the_trace_and_never_an_exceptions_text")
+    assert line["stack"][-1].endswith(" fail")
     assert "what a request held" not in text
 
 
