@@ -24,8 +24,12 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def run_and_kill(url: str, writer: str, after_lines: int, pause: float) -> list[tuple[int, int]]:
     """The (last position, batch number) of every batch acknowledged before the kill."""
     arguments = [sys.executable, "-m", "tests.fixtures.store", url, writer, str(BATCHES), str(SIZE)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.stdin.write("go\n")
+        process.stdin.flush()
         lines = [process.stdout.readline() for _ in range(after_lines)]
         try:
             # Let it get somewhere inside its next transactions: that is where the kill must be harmless.

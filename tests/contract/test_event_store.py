@@ -408,15 +408,22 @@ def test_a_reader_by_position_never_skips_what_threads_append(store: EventStore)
 
 
 def test_a_reader_by_position_never_skips_what_processes_append(url: str, store: EventStore) -> None:
-    total = WRITERS * BATCHES * SIZE
-    arguments = [sys.executable, "-m", "tests.fixtures.store", url]
+    batches = 60
+    total = WRITERS * batches * SIZE
+    command = [sys.executable, "-m", "tests.fixtures.store", url]
+    pipe = subprocess.PIPE
     writers = [
-        subprocess.Popen([*arguments, f"w{writer}", str(BATCHES), str(SIZE)], stdout=subprocess.PIPE)
+        subprocess.Popen([*command, f"w{writer}", str(batches), str(SIZE)], stdin=pipe, stdout=pipe, text=True)
         for writer in range(WRITERS)
     ]
+    assert [writer.stdout.readline() for writer in writers if writer.stdout] == ["ready\n"] * WRITERS
     seen: list[int] = []
     reader = threading.Thread(target=read_until, args=(store, total, seen, stopped := threading.Event()))
     reader.start()
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
     try:
         outputs = [writer.communicate(timeout=60)[0] for writer in writers]
     finally:
@@ -426,7 +433,7 @@ def test_a_reader_by_position_never_skips_what_processes_append(url: str, store:
     assert [writer.returncode for writer in writers] == [0] * WRITERS
     assert seen == list(range(1, total + 1))
     acknowledged = sorted(int(line.split()[0]) for output in outputs for line in output.splitlines())
-    assert len(acknowledged) == WRITERS * BATCHES
+    assert len(acknowledged) == WRITERS * batches
     assert acknowledged[-1] == total
     assert store.verify() == ()
 
@@ -440,6 +447,25 @@ def test_processes_that_start_at_once_share_one_store(url: str) -> None:
     outputs = [start.communicate(timeout=60)[0] for start in starts]
     assert [start.returncode for start in starts] == [0] * 4
     assert len(set(outputs)) == 1
+
+
+def test_stores_opened_in_one_moment_share_one_database(url: str, clock: HandClock) -> None:
+    opened: list[SqlEventStore] = []
+    together = threading.Barrier(6)
+
+    def start() -> None:
+        together.wait()
+        opened.append(open_store(url, clock=clock))
+
+    threads = [threading.Thread(target=start) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 6
+    assert len({store.store_id for store in opened}) == 1
+    for store in opened:
+        store.close()
 
 
 def test_of_two_writers_that_expect_the_same_version_one_wins(store: EventStore) -> None:

@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,19 @@ def test_what_was_applied_is_skipped(engine: Engine, store: SqlEventStore) -> No
     assert feed(store, runner, 1, 1).position == 2
     assert feed(store, runner, 0).position == 3
     assert content(engine)["counts"] == [("a", 3)]
+
+
+def test_two_runners_that_get_the_same_events_apply_them_once(engine: Engine, store: SqlEventStore) -> None:
+    commit(store, "a", b"1", b"2")
+    runner = ProjectionRunner(engine, Tally(on_apply=lambda: time.sleep(0.1)))
+    positions: list[int] = []
+    threads = [threading.Thread(target=lambda: positions.append(feed(store, runner, 0).position)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert positions == [2, 2, 2]
+    assert content(engine)["counts"] == [("a", 2)]
 
 
 def test_an_effect_that_fails_moves_nothing(engine: Engine, store: SqlEventStore) -> None:
@@ -275,7 +289,7 @@ def test_a_rebuild_checks_what_it_reads(engine: Engine, store: SqlEventStore) ->
 
 
 def test_after_a_restore_the_rebuilt_tables_may_be_behind(engine: Engine, store: SqlEventStore, tmp_path: Path) -> None:
-    commit(store, "a", b"1", b"2")
+    commit(store, "a", b"1", b"2", b"3")
     runner = ProjectionRunner(engine, Tally())
     feed(store, runner, 0)
     other = open_store(f"sqlite:///{tmp_path}/other.db", clock=HandClock())
@@ -283,8 +297,14 @@ def test_after_a_restore_the_rebuilt_tables_may_be_behind(engine: Engine, store:
     with begin_write(other.engine) as connection:
         connection.exec_driver_sql("DROP TRIGGER store_only_forward")
         connection.exec_driver_sql("UPDATE store SET store_id = ?", (store.store_id,))
+    commit(other, "b", b"2", b"3")
     with pytest.raises(Diverged):
-        runner.advance(store.store_id, GENESIS, (commit(other, "b", b"2"), other.read_all(0, 9))[1], GENESIS)
+        feed(other, runner, 0)
+    with begin_write(other.engine) as connection:
+        connection.exec_driver_sql("DROP TRIGGER events_no_delete")
+        connection.exec_driver_sql("DELETE FROM events WHERE position = 3")
+    with pytest.raises(Gap):
+        runner.rebuild(reader(other), store_id=store.store_id)
     assert runner.rebuild(reader(other), store_id=store.store_id, diverged=True).position == 2
     assert content(engine)["counts"] == [("b", 2)]
     other.close()
