@@ -1,0 +1,160 @@
+"""Every RPC of every running service, knocked at without the right to enter."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from planier.access.v1 import access_pb2, events_pb2
+from planier.analytics.v1 import analytics_pb2
+from planier.audit.v1 import audit_pb2
+from planier.common.v1 import event_pb2, fact_pb2, guard_pb2, release_pb2
+from planier.ingest.v1 import events_pb2 as ingest_events_pb2
+from planier.ingest.v1 import ingest_pb2
+
+from services.cli.connection import channel
+from services.cli.profile import Profile
+from services.kernel.errors import Problem
+from services.kernel.guard.options import methods_of
+from services.kernel.rpc.call import Method
+from tests.fixtures.stack import Stack
+
+pytestmark = pytest.mark.e2e
+
+DESCRIPTORS: Mapping[str, ServiceDescriptor] = {
+    "access": access_pb2.DESCRIPTOR.services_by_name["AccessService"],
+    "analytics": analytics_pb2.DESCRIPTOR.services_by_name["AnalyticsService"],
+    "audit": audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
+    "ingest": ingest_pb2.DESCRIPTOR.services_by_name["IngestService"],
+}
+LOOK = release_pb2.Consultation(
+    consultation_id="5f0c7f0e-5f0c-4f0e-8f0c-5f0c7f0e5f0c", purpose=release_pb2.PURPOSE_SITUATION, motive="essai"
+)
+CLEARANCE = "5f0c7f0e-5f0c-4f0e-8f0c-5f0c7f0e5f0d"
+DECLARER = ingest_pb2.Declarer(agent_reference="agent-1")
+KEY = ingest_pb2.FactKey(source="demonstrations", source_id="X-1")
+PERIOD = fact_pb2.Period(start=Timestamp(seconds=1), end=Timestamp(seconds=2))
+FACT = fact_pb2.Fact(
+    source="demonstrations",
+    source_id="X-1",
+    revision=2,
+    kind="STATIC_GATHERING",
+    geometry=fact_pb2.Geometry(point=fact_pb2.LngLat(longitude=5.37, latitude=43.3)),
+    periods=[PERIOD],
+    status=fact_pb2.FACT_STATUS_DECLARED,
+)
+SIGNATURES = [
+    events_pb2.PartySignature(party=party, signature=b"x" * 64)
+    for party in (events_pb2.PARTY_CITY, events_pb2.PARTY_PREFECTURE)
+]
+
+# A request of each method that is well formed, so that only the guard can refuse it.
+REQUESTS: Mapping[str, Message] = {
+    "SignConvention": access_pb2.SignConventionRequest(deed=b"x", signatures=SIGNATURES),
+    "GetConvention": access_pb2.GetConventionRequest(consultation=LOOK),
+    "GetCommitments": access_pb2.GetCommitmentsRequest(),
+    "Login": access_pb2.LoginRequest(id_token="forged"),
+    "RenewToken": access_pb2.RenewTokenRequest(session_token="forged"),
+    "GrantClearance": access_pb2.GrantClearanceRequest(
+        consultation=LOOK,
+        clearance_id=CLEARANCE,
+        person=events_pb2.Person(given_name="A", usual_name="B", service="C", professional_address="D"),
+        party=events_pb2.PARTY_CITY,
+        role=events_pb2.ROLE_CITY_USER,
+        purposes=[release_pb2.PURPOSE_SITUATION],
+        valid_from=Timestamp(seconds=1),
+        valid_until=Timestamp(seconds=2),
+    ),
+    "RevokeClearance": access_pb2.RevokeClearanceRequest(
+        consultation=LOOK, clearance_id=CLEARANCE, reason=events_pb2.REVOCATION_REASON_MISUSE
+    ),
+    "ConfirmBinding": access_pb2.ConfirmBindingRequest(
+        consultation=LOOK, clearance_id=CLEARANCE, identity=events_pb2.Identity(issuer="i", subject="s")
+    ),
+    "ListClearances": access_pb2.ListClearancesRequest(consultation=LOOK),
+    "Check": access_pb2.CheckRequest(
+        items=[
+            access_pb2.CheckItem(check_id="1", subject=access_pb2.Subject(), decision_time=Timestamp(seconds=1)),
+        ]
+    ),
+    "ReadEvents": event_pb2.ReadEventsRequest(),
+    "QueryMap": analytics_pb2.QueryMapRequest(
+        consultation=LOOK, box=analytics_pb2.BoundingBox(west=5, south=43, east=6, north=44), period=PERIOD
+    ),
+    "GetFact": analytics_pb2.GetFactRequest(consultation=LOOK, fact_id="0" * 32),
+    "GetPosition": analytics_pb2.GetPositionRequest(),
+    "Record": audit_pb2.RecordRequest(items=[audit_pb2.RecordItem(record_id=CLEARANCE, record=b"x")]),
+    "Replay": audit_pb2.ReplayRequest(consultation=LOOK),
+    "VerifyLog": audit_pb2.VerifyLogRequest(consultation=LOOK),
+    "GetCheckpoint": audit_pb2.GetCheckpointRequest(),
+    "GetInclusionProof": audit_pb2.GetInclusionProofRequest(index=0),
+    "GetConsistencyProof": audit_pb2.GetConsistencyProofRequest(first_size=1),
+    "DeclareFacts": ingest_pb2.DeclareFactsRequest(declarer=DECLARER, facts=[FACT]),
+    "StreamFacts": ingest_pb2.StreamFactsRequest(batch=ingest_pb2.DeclareFactsRequest(declarer=DECLARER, facts=[FACT])),
+    "AmendFact": ingest_pb2.AmendFactRequest(declarer=DECLARER, fact=FACT),
+    "CancelFact": ingest_pb2.CancelFactRequest(
+        declarer=DECLARER, key=KEY, revision=2, reason=ingest_events_pb2.CANCELLATION_REASON_MISTAKE
+    ),
+    "EraseFact": ingest_pb2.EraseFactRequest(
+        declarer=DECLARER, key=KEY, reason=ingest_events_pb2.ERASURE_REASON_RETENTION
+    ),
+    "GetDeclaration": ingest_pb2.GetDeclarationRequest(declarer=DECLARER, key=KEY),
+    "GetHead": ingest_pb2.GetHeadRequest(),
+}
+ALL = [(service, method) for service, descriptor in DESCRIPTORS.items() for method in methods_of(descriptor)]
+Knock = Callable[..., Awaitable[Any]]
+
+
+async def knock(stack: Stack, service: str, method: Method, token: str = "") -> grpc.StatusCode:
+    """The status of one well-formed call under a workstation's certificate, which no allow-list names."""
+    metadata = (("authorization", f"Bearer {token}"),) if token else ()
+    profile = Profile.read(stack.home / "stack.json")
+    serialise = type(REQUESTS[method.name]).SerializeToString
+    async with channel(profile, service) as opened:
+        kinds: Mapping[tuple[bool, bool], Callable[..., Any]] = {
+            (False, False): opened.unary_unary,
+            (False, True): opened.unary_stream,
+            (True, True): opened.stream_stream,
+        }
+        build = kinds[method.client_streaming, method.server_streaming]
+        call = build(method.path, serialise, method.response_type.FromString)
+        request = REQUESTS[method.name]
+        try:
+            if method.client_streaming:
+                async for _ in call(iter([request]), timeout=10, metadata=metadata):
+                    break
+            elif method.server_streaming:
+                async for _ in call(request, timeout=10, metadata=metadata):
+                    break
+            else:
+                await call(request, timeout=10, metadata=metadata)
+        except Problem as problem:
+            return problem.code
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+    return grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize(("service", "method"), ALL, ids=[f"{service}.{method.name}" for service, method in ALL])
+def test_no_door_opens_without_its_key(stack: Stack, service: str, method: Method) -> None:
+    status = asyncio.run(knock(stack, service, method))
+    option = method.option
+    if option.guard_class == guard_pb2.GUARD_CLASS_COMMITMENT:
+        assert status == grpc.StatusCode.OK
+    elif option.guard_class == guard_pb2.GUARD_CLASS_INTERNAL:
+        assert status == grpc.StatusCode.PERMISSION_DENIED
+    elif option.authentication == guard_pb2.AUTHENTICATION_TOKEN:
+        assert status == grpc.StatusCode.UNAUTHENTICATED
+        assert asyncio.run(knock(stack, service, method, "forged.token.here")) == grpc.StatusCode.UNAUTHENTICATED
+    elif option.authentication == guard_pb2.AUTHENTICATION_CERTIFICATE:
+        assert status == grpc.StatusCode.PERMISSION_DENIED
+    else:
+        assert status in {
+            grpc.StatusCode.UNAUTHENTICATED,
+            grpc.StatusCode.INVALID_ARGUMENT,
+            grpc.StatusCode.FAILED_PRECONDITION,
+        }

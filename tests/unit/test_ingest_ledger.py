@@ -1,0 +1,36 @@
+"""The ledger of erasures: what was flushed is read again, a torn end is forgotten, damage is not."""
+
+from pathlib import Path
+
+import pytest
+
+from services.ingest.ledger import Erasure, Ledger, LedgerDamaged
+
+FIRST = Erasure("a" * 32, "ERASURE_REASON_RETENTION", "CITY", "r1")
+SECOND = Erasure("b" * 32, "ERASURE_REASON_PERSONAL_DATA", "PREFECTURE", "r2")
+
+
+def test_reads_what_was_appended_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "erasures.jsonl"
+    assert Ledger(path).read() == ()
+    Ledger(path).append(FIRST)
+    Ledger(path).append(SECOND)
+    assert Ledger(path).read() == (FIRST, SECOND)
+
+
+def test_a_line_cut_short_by_a_crash_is_cut_off_and_the_next_one_stands_alone(tmp_path: Path) -> None:
+    path = tmp_path / "erasures.jsonl"
+    Ledger(path).append(FIRST)
+    with path.open("ab") as file:
+        file.write(b'{"fact_id":"cc')
+    assert Ledger(path).read() == (FIRST,)
+    Ledger(path).append(SECOND)
+    assert Ledger(path).read() == (FIRST, SECOND)
+
+
+@pytest.mark.parametrize("line", [b"\n", b"{}\n", b'{"fact_id":1,"reason":"","party":"","record_id":""}\n', b"[]\n"])
+def test_a_damaged_line_stops_the_service(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "erasures.jsonl"
+    path.write_bytes(line)
+    with pytest.raises(LedgerDamaged):
+        Ledger(path).read()
