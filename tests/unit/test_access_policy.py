@@ -34,7 +34,7 @@ def policy() -> Policy:
     return Policy.load()
 
 
-def rule(policy: Policy, context: dict[str, object] | None = None, action: str = "CONSULT", **names: str) -> Any:
+def rule(policy: Policy, context: dict[str, object] | None = None, *, action: str = "CONSULT", **names: str) -> Any:
     entities = policy.entities([entity("Holder", "h", HOLDER), entity("Facts", "f", FACTS)])
     resource = (names.get("kind", "Facts"), names.get("resource", "f"))
     return policy.rule(names.get("principal", "h"), action, resource, CONTEXT if context is None else context, entities)
@@ -59,19 +59,19 @@ def test_an_attribute_of_another_type_is_denied(policy: Policy, attribute: str) 
 @pytest.mark.parametrize("missing", HOLDER)
 def test_a_holder_without_one_of_its_attributes_is_not_built(policy: Policy, missing: str) -> None:
     attributes = {name: value for name, value in HOLDER.items() if name != missing}
-    with pytest.raises(ValueError, match="holder|Holder|attribute"):
+    with pytest.raises(ValueError, match="does not conform to the schema"):
         policy.entities([entity("Holder", "h", attributes)])
 
 
 @pytest.mark.parametrize("missing", FACTS)
 def test_facts_without_one_of_their_attributes_are_not_built(policy: Policy, missing: str) -> None:
     attributes = {name: value for name, value in FACTS.items() if name != missing}
-    with pytest.raises(ValueError, match="attribute"):
+    with pytest.raises(ValueError, match="does not conform to the schema"):
         policy.entities([entity("Facts", "f", attributes)])
 
 
 @pytest.mark.parametrize("names", [{"principal": "nobody"}, {"resource": "nothing"}, {"kind": "Session"}])
-def test_what_is_not_known_is_denied(policy: Policy, names: dict[str, str]) -> None:
+def test_what_is_not_known_is_denied(policy: Policy, names: dict[str, Any]) -> None:
     ruling = rule(policy, **names)
     assert not ruling.permit
     assert ruling.clauses
