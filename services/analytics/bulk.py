@@ -1,0 +1,73 @@
+"""Statements over many rows at the speed of the driver: executemany on SQLite, binary COPY on PostgreSQL.
+
+SQL is written with `?` for each value and `@` for a list of marks.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, Integer, LargeBinary, SmallInteger, Table, Text
+
+# SQLite takes 32,766 values a statement, PostgreSQL 65,535.
+_CHUNK = 500
+_POSTGRES_TYPES = {BigInteger: "int8", Integer: "int4", SmallInteger: "int2", LargeBinary: "bytea", Text: "text"}
+
+
+def run(connection: Connection, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+    """The rows of one statement."""
+    return list(connection.exec_driver_sql(_marked(connection, sql), tuple(values)).fetchall())
+
+
+def run_in_pages(
+    connection: Connection, sql: str, values: Sequence[object], size: int
+) -> Iterator[Sequence[tuple[Any, ...]]]:
+    """The rows of one statement, at most `size` at a time."""
+    with connection.exec_driver_sql(_marked(connection, sql), tuple(values)) as result:
+        while page := result.fetchmany(size):
+            yield page
+
+
+def run_many(connection: Connection, sql: str, rows: Sequence[Sequence[object]]) -> None:
+    """One statement for each row; none for no rows."""
+    if rows:
+        connection.exec_driver_sql(_marked(connection, sql), [tuple(row) for row in rows])
+
+
+def in_chunks(connection: Connection, sql: str, values: Collection[object]) -> list[tuple[Any, ...]]:
+    """The rows of a statement whose `@` stands for a list of any length."""
+    ordered, found = list(values), []
+    for first in range(0, len(ordered), _CHUNK):
+        chunk = ordered[first : first + _CHUNK]
+        found += run(connection, sql.replace("@", marks(len(chunk))), chunk)
+    return found
+
+
+def marks(count: int) -> str:
+    """`?, ?, ?`."""
+    return ", ".join("?" * count)
+
+
+def insert(connection: Connection, table: Table, rows: Sequence[tuple[object, ...]]) -> None:
+    """Inserts rows that hold every column of the table, in its order."""
+    if not rows:
+        return
+    names = ", ".join(column.name for column in table.columns)
+    if connection.dialect.name == "postgresql":
+        _copy(connection, table, names, rows)
+        return
+    sql = "INSERT INTO {} ({}) VALUES ({})"
+    connection.exec_driver_sql(sql.format(table.name, names, marks(len(table.columns))), list(rows))
+
+
+def _copy(connection: Connection, table: Table, names: str, rows: Iterable[tuple[object, ...]]) -> None:
+    cursor = connection.connection.cursor()
+    types = [_POSTGRES_TYPES[type(column.type)] for column in table.columns]
+    with cursor.copy(f"COPY {table.name} ({names}) FROM STDIN (FORMAT BINARY)") as copy:
+        copy.set_types(types)
+        for row in rows:
+            copy.write_row(row)
+    cursor.close()
+
+
+def _marked(connection: Connection, sql: str) -> str:
+    return sql.replace("?", "%s") if connection.dialect.name == "postgresql" else sql

@@ -1,0 +1,143 @@
+"""Keeps the read model behind ingest: first load, live runs, rebuild when the store is another one."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from typing import Protocol
+
+from services.kernel.bus.runs import Run
+from services.kernel.projection import Diverged, Gap, ProjectionRunner, Rebuild, RebuildNeeded
+from services.kernel.store.base import Position
+
+logger = logging.getLogger(__name__)
+
+# A transaction costs a flush: behind, it holds many runs; in step, the one run that is there.
+EVENTS_PER_TRANSACTION = 10_000
+QUEUED_RUNS = 32
+RETRY_SECONDS = 1.0
+
+
+class RunSource(Protocol):
+    """Where runs come from: kernel/bus `Feed`."""
+
+    caught_up: asyncio.Event
+
+    def runs(self, cursor: Position | None) -> AsyncGenerator[Run, None]:
+        """Verified runs after the cursor, without end."""
+        ...
+
+
+class Follower:
+    """Applies ingest's runs in order, exactly once, in worker threads."""
+
+    def __init__(self, runner: ProjectionRunner, feed: RunSource, *, retry_seconds: float = RETRY_SECONDS) -> None:
+        self._runner = runner
+        self._feed = feed
+        self._retry_seconds = retry_seconds
+        self._diverged = False
+        # Set once everything that ingest had at some moment of this process's life is applied.
+        self.caught_up = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follows without end; whatever fails is tried again, from what is committed."""
+        while True:
+            try:
+                await self._follow()
+            except (Diverged, RebuildNeeded) as reason:
+                logger.warning("read model must be rebuilt: %s", type(reason).__name__)
+                self._diverged = isinstance(reason, Diverged)
+            except Gap:
+                logger.info("read model asks ingest for what is missing")
+            except Exception:
+                # The database's troubles pass or stay; reads go on meanwhile, and GetPosition shows the lag.
+                logger.exception("read model cannot follow")
+            await asyncio.sleep(self._retry_seconds)
+
+    async def _follow(self) -> None:
+        self._feed.caught_up.clear()
+        rebuild = await asyncio.to_thread(self._begin)
+        cursor = None if rebuild else await asyncio.to_thread(self._runner.position)
+        queue: asyncio.Queue[Run | Exception] = asyncio.Queue(QUEUED_RUNS)
+        receiving = asyncio.create_task(self._receive(cursor, queue))
+        try:
+            await self._apply(queue, rebuild)
+        finally:
+            receiving.cancel()
+            with suppress(asyncio.CancelledError):
+                await receiving
+
+    def _begin(self) -> Rebuild | None:
+        """A first load is a rebuild too: it is the faster way, and readers never see half of it."""
+        if self._diverged or self._runner.must_rebuild:
+            return self._runner.begin_rebuild(diverged=self._diverged)
+        return None
+
+    async def _receive(self, cursor: Position | None, queue: asyncio.Queue[Run | Exception]) -> None:
+        """The next runs are read and verified while the previous ones are being written."""
+        try:
+            async with aclosing(self._feed.runs(cursor)) as runs:
+                async for run in runs:
+                    await queue.put(run)
+        except Exception as error:  # noqa: BLE001 -- raised again by `_apply`, after the runs before it
+            await queue.put(error)
+
+    async def _apply(self, queue: asyncio.Queue[Run | Exception], rebuild: Rebuild | None) -> None:
+        settled = False
+        while True:
+            batch = await self._next(queue, settled)
+            if batch:
+                sink = rebuild or self._runner
+                events = [event for run in batch for event in run.events]
+                first, last = batch[0], batch[-1]
+                await asyncio.to_thread(sink.advance, first.store_id, first.previous_digest, events, last.digest)
+            if not settled and self._feed.caught_up.is_set() and queue.empty():
+                settled = rebuild is None or await self._swapped(rebuild)
+                if settled:
+                    rebuild = None
+                    self.caught_up.set()
+
+    async def _swapped(self, rebuild: Rebuild) -> bool:
+        try:
+            reached = await asyncio.to_thread(rebuild.swap)
+        except Gap:
+            # Another replica's live tables are further: the same events come to this one too.
+            await asyncio.sleep(self._retry_seconds)
+            return False
+        self._diverged = False
+        logger.info("read model rebuilt", extra={"position": reached.position})
+        return True
+
+    async def _next(self, queue: asyncio.Queue[Run | Exception], settled: bool) -> list[Run]:
+        """The runs that wait, up to a transaction's worth; none when ingest has nothing more, until that is settled."""
+        first = await self._first(queue, settled)
+        if first is None:
+            return []
+        batch, events = [first], len(first.events)
+        while events < EVENTS_PER_TRANSACTION and not queue.empty():
+            item = queue.get_nowait()
+            if isinstance(item, Exception):
+                # What came before it is applied first.
+                queue.put_nowait(item)
+                break
+            batch.append(item)
+            events += len(item.events)
+        return batch
+
+    async def _first(self, queue: asyncio.Queue[Run | Exception], settled: bool) -> Run | None:
+        """Waits for a run; until it is settled that all was seen, also for the word that there is none."""
+        getting = asyncio.create_task(queue.get())
+        waits = {getting}
+        told = None if settled else asyncio.create_task(self._feed.caught_up.wait())
+        try:
+            await asyncio.wait(waits | ({told} if told else set()), return_when=asyncio.FIRST_COMPLETED)
+            if not getting.done():
+                return None
+            item = getting.result()
+        finally:
+            for task in (getting, told):
+                if task is not None:
+                    task.cancel()
+        if isinstance(item, Exception):
+            raise item
+        return item

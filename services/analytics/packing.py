@@ -1,0 +1,77 @@
+"""Answers in columns: one list a field instead of one message a feature, a tenth of the cost at 350 features."""
+
+from collections.abc import Iterable, Mapping, MutableSequence, Sequence
+
+from planier.analytics.v1.analytics_pb2 import CellColumns, FeatureColumns, QueryMapResponse
+from planier.common.v1 import fact_pb2
+
+from services.analytics.placement import microseconds_of
+from services.analytics.queries import Found, MapAnswer
+
+SECOND_US = 1_000_000
+
+
+def pack(answer: MapAnswer) -> QueryMapResponse:
+    """The answer as it travels, without its release mark."""
+    if answer.cells:
+        cells, counts = zip(*answer.cells, strict=True)
+        columns = CellColumns(resolution=answer.resolution, cells=cells, counts=counts)
+        return QueryMapResponse(cells=columns, total=answer.total)
+    return QueryMapResponse(features=_features(answer), total=answer.total)
+
+
+def _features(answer: MapAnswer) -> FeatureColumns:
+    packed = FeatureColumns()
+    if not answer.features:
+        return packed
+    rows, details = zip(*answer.features, strict=True)
+    packed.source_index.extend(_indexed([row[5] for row in rows], answer.names, packed.sources))
+    packed.kind_index.extend(_indexed([row[6] for row in rows], answer.names, packed.kinds))
+    packed.instrument_index.extend(_indexed([detail[4] for detail in details], answer.names, packed.instruments))
+    packed.statuses.extend([row[7] for row in rows])
+    packed.longitude_e7.extend([row[3] for row in rows])
+    packed.latitude_e7.extend([row[4] for row in rows])
+    packed.fact_ids.extend([bytes(detail[1]).hex() for detail in details])
+    packed.revisions.extend([detail[2] for detail in details])
+    packed.recorded_at_us.extend([detail[3] for detail in details])
+    packed.titles.extend([detail[5] for detail in details])
+    packed.attendance_minimum.extend([detail[6] for detail in details])
+    packed.attendance_maximum.extend([detail[7] for detail in details])
+    _add_periods_and_shapes(packed, rows)
+    return packed
+
+
+def _indexed(codes: Sequence[int], names: Mapping[int, str], dictionary: MutableSequence[str]) -> list[int]:
+    """The place of each code's name in a dictionary that holds the names in use, sorted."""
+    used = sorted({names[code] for code in codes})
+    dictionary.extend(used)
+    place = {name: index for index, name in enumerate(used)}
+    by_code = {code: place[names[code]] for code in set(codes)}
+    return [by_code[code] for code in codes]
+
+
+def _add_periods_and_shapes(packed: FeatureColumns, rows: Iterable[Found]) -> None:
+    counts, starts, ends = [], [], []
+    for index, row in enumerate(rows):
+        body = row[14] if len(row) > 14 else None  # noqa: PLR2004 -- the body follows the 14 columns of the index
+        if body is None:
+            counts.append(1)
+            starts.append(_second(row[1]))
+            ends.append(-_second(-row[2]))
+            continue
+        fact = fact_pb2.Fact.FromString(body)
+        periods = sorted((microseconds_of(period.start), microseconds_of(period.end)) for period in fact.periods)
+        counts.append(len(periods))
+        starts += [_second(start) for start, _ in periods]
+        ends += [-_second(-end) for _, end in periods]
+        if not fact.geometry.HasField("point"):
+            packed.shape_index.append(index)
+            packed.shapes.append(fact.geometry)
+    packed.period_counts.extend(counts)
+    packed.starts.extend(starts)
+    packed.ends.extend(ends)
+
+
+def _second(moment_us: int) -> int:
+    """Whole seconds, rounded down; an end is rounded up (`-_second(-end)`), so that no period becomes empty."""
+    return moment_us // SECOND_US

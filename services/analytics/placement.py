@@ -1,0 +1,154 @@
+"""Where and when a fact is: its box, its point, its H3 cell and the bucket that the map index keeps it in; pure.
+
+Coordinates are integers of 1e-7 degree (about 1 cm), the grid on which points and boxes are compared.
+Instants are microseconds since 1970. A bucket is (coarse H3 cell, class of extent, class of duration), so that both a
+viewport and a period become short ranges although works last months and closures run along whole avenues.
+"""
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import h3.api.basic_int as h3
+import shapely
+from google.protobuf.timestamp_pb2 import Timestamp
+from planier.common.v1 import fact_pb2
+from shapely.geometry.base import BaseGeometry
+
+E7 = 10_000_000
+# Finest counts that the map can show: about 66 m of edge.
+CELL_RESOLUTION = 10
+# Class of extent: greatest side of the box (1e-7 degree) and resolution of the coarse cell. Class 0 holds points; the
+# last class has no cell, its facts are found by time alone.
+EXTENTS = ((0, 7), (E7 // 100, 7), (E7 // 10, 5))
+NO_CELL = len(EXTENTS)
+# Durations of class k are at most 1 h x 4^k: a period then scans at most four times the starts that can meet it.
+SHORTEST_US = 3_600_000_000
+# A cell's edges bulge beyond the box of its corners (2 m at resolution 5); half a thousandth of a degree covers it.
+MARGIN = 5_000
+_WORLD = (-180 * E7, -90 * E7, 180 * E7, 90 * E7)
+
+
+class Placement(NamedTuple):
+    """Hull of the periods (microseconds), box and representative point (1e-7 degree), cell of the point, bucket."""
+
+    starts_us: int
+    ends_us: int
+    west: int
+    south: int
+    east: int
+    north: int
+    longitude: int
+    latitude: int
+    cell: int
+    bucket: int
+
+
+class Bucket(NamedTuple):
+    """What a bucket promises of its facts: they meet this box and last at most `span_us`.
+
+    `plain` facts are one point and one period: the index alone decides whether they match.
+    """
+
+    bucket: int
+    plain: int
+    span_us: int
+    west: int
+    south: int
+    east: int
+    north: int
+
+
+def microseconds_of(moment: Timestamp) -> int:
+    """Microseconds since 1970; finer digits are dropped, as everywhere in the product."""
+    return moment.seconds * 1_000_000 + moment.nanos // 1000
+
+
+def place(fact: fact_pb2.Fact) -> Placement:
+    """The placement of a valid fact; the same for the same fact, whatever came before it."""
+    periods = fact.periods
+    first = periods[0]
+    starts, ends = microseconds_of(first.start), microseconds_of(first.end)
+    several = len(periods) > 1
+    if several:
+        starts = min(microseconds_of(period.start) for period in periods)
+        ends = max(microseconds_of(period.end) for period in periods)
+    geometry = fact.geometry
+    if geometry.HasField("point"):
+        point = geometry.point
+        west = east = longitude = round(point.longitude * E7)
+        south = north = latitude = round(point.latitude * E7)
+        cell = h3.latlng_to_cell(point.latitude, point.longitude, CELL_RESOLUTION)
+    else:
+        west, south, east, north, longitude, latitude = _extent(shape_of(geometry))
+        cell = h3.latlng_to_cell(latitude / E7, longitude / E7, CELL_RESOLUTION)
+    bucket = _bucket(cell, max(east - west, north - south), ends - starts, several)
+    return Placement(starts, ends, west, south, east, north, longitude, latitude, cell, bucket)
+
+
+def parent(cell: int, resolution: int) -> int:
+    """The cell of a coarser resolution that holds this one: H3's own bits, 0.2 microseconds instead of 1."""
+    return (cell & ~(0xF << 52)) | (resolution << 52) | ((1 << (3 * (15 - resolution))) - 1)
+
+
+def _bucket(cell: int, extent: int, span_us: int, several: bool) -> int:
+    """The 24 lowest bits of a cell of resolution 7 or coarser say nothing: 16 of them hold the classes."""
+    level = 0
+    while level < NO_CELL and extent > EXTENTS[level][0]:
+        level += 1
+    coarse = parent(cell, EXTENTS[level][1]) if level < NO_CELL else 0
+    duration = 0
+    while span_us > SHORTEST_US << (2 * duration):
+        duration += 1
+    return (coarse & ~0xFFFF) | several << 15 | level << 8 | duration
+
+
+@lru_cache(maxsize=65_536)
+def bucket_of(bucket: int) -> Bucket:
+    """What a bucket's key says of its facts."""
+    level, duration = (bucket >> 8) & 0x7F, bucket & 0xFF
+    plain = int(level == 0 and not bucket & 0x8000)
+    span_us = SHORTEST_US << (2 * duration)
+    if level == NO_CELL:
+        return Bucket(bucket, plain, span_us, *_WORLD)
+    extent, resolution = EXTENTS[level]
+    corners = h3.cell_to_boundary(parent(bucket | 0xFFFF, resolution))
+    latitudes, longitudes = [corner[0] for corner in corners], [corner[1] for corner in corners]
+    reach = extent + MARGIN
+    south, north = round(min(latitudes) * E7) - reach, round(max(latitudes) * E7) + reach
+    west, east = round(min(longitudes) * E7) - reach, round(max(longitudes) * E7) + reach
+    if east - west > 180 * E7 or max(abs(south), abs(north)) > 85 * E7:
+        # Across the antimeridian or around a pole the corners' box means nothing.
+        return Bucket(bucket, plain, span_us, *_WORLD)
+    return Bucket(bucket, plain, span_us, west, south, east, north)
+
+
+def shape_of(geometry: fact_pb2.Geometry) -> BaseGeometry:
+    """The geometry in shapely's words; longitude first."""
+    shape = geometry.WhichOneof("shape")
+    if shape == "point":
+        return shapely.Point(geometry.point.longitude, geometry.point.latitude)
+    if shape == "line":
+        return shapely.LineString([(point.longitude, point.latitude) for point in geometry.line.points])
+    if shape == "polygon":
+        return polygon_of(geometry.polygon)
+    return shapely.MultiPolygon([polygon_of(polygon) for polygon in geometry.multi_polygon.polygons])
+
+
+def polygon_of(polygon: fact_pb2.Polygon) -> shapely.Polygon:
+    """One polygon: first ring outer, others holes."""
+    rings = [[(point.longitude, point.latitude) for point in ring.points] for ring in polygon.rings]
+    return shapely.Polygon(rings[0], rings[1:])
+
+
+def _extent(shape: BaseGeometry) -> tuple[int, int, int, int, int, int]:
+    """Box rounded outwards, and a point of the shape (a line's middle) within it."""
+    west, south, east, north = shape.bounds
+    try:
+        point = shape.interpolate(0.5, normalized=True) if shape.geom_type == "LineString" else shape.point_on_surface()
+        longitude, latitude = float(point.x), float(point.y)
+    except shapely.errors.ShapelyError:
+        # A shape that crosses itself has no sure inside; nothing that was recorded may stop the read model.
+        longitude, latitude = (west + east) / 2, (south + north) / 2
+    box = (math.floor(west * E7), math.floor(south * E7), math.ceil(east * E7), math.ceil(north * E7))
+    return *box, round(longitude * E7), round(latitude * E7)

@@ -1,0 +1,75 @@
+"""One read transaction: the answer and the position it was read at are of the same instant; never waits for writes."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from services.analytics.bulk import run
+from services.analytics.projections import FactProjection
+from services.kernel.errors import unavailable
+from services.kernel.store.base import GENESIS, Position
+from services.kernel.store.engine import open_engine
+
+Answer = TypeVar("Answer")
+
+THREADS = 4
+_POSITION = "SELECT version, store_id, position, digest FROM projections WHERE name = ?"
+# A swap renames tables: without these locks a PostgreSQL snapshot taken before it could read tables filled after it.
+_LOCK = "LOCK TABLE @ IN ACCESS SHARE MODE".replace("@", ", ".join(sorted(FactProjection().metadata.tables)))
+
+
+def open_for_reading(url: str) -> Engine:
+    """An engine apart from the writer's, whose connections cannot write; PostgreSQL: one snapshot a transaction."""
+    engine = open_engine(url)
+    if engine.dialect.name == "postgresql":
+        return engine.execution_options(isolation_level="REPEATABLE READ")
+    event.listen(engine, "connect", _configure)
+    return engine
+
+
+class ReadModel:
+    """Runs questions in threads of its own, so that reads never queue behind the follower's writes."""
+
+    def __init__(self, engine: Engine, is_caught_up: Callable[[], bool]) -> None:
+        self._engine = engine
+        self._is_caught_up = is_caught_up
+        self._threads = ThreadPoolExecutor(THREADS, "read-model")
+
+    async def read(self, question: Callable[[Connection], Answer]) -> tuple[Position, Answer]:
+        """The answer and its position. Raises Problem UNAVAILABLE READ_MODEL_NOT_READY before the first load."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, question)
+
+    async def position(self) -> Position:
+        """How far ingest was followed."""
+        position, _ = await self.read(lambda _connection: None)
+        return position
+
+    def close(self) -> None:
+        """Waits for the questions under way."""
+        self._threads.shutdown()
+        self._engine.dispose()
+
+    def _read(self, question: Callable[[Connection], Answer]) -> tuple[Position, Answer]:
+        with self._engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql(_LOCK)
+            return self._position(connection), question(connection)
+
+    def _position(self, connection: Connection) -> Position:
+        ((version, store_id, position, digest),) = run(connection, _POSITION, (FactProjection.name,))
+        if version != FactProjection.version or not (store_id or self._is_caught_up()):
+            raise unavailable("READ_MODEL_NOT_READY", "the read model is being loaded")
+        return Position(store_id, position, bytes(digest) if store_id else GENESIS)
+
+
+def _configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA query_only=ON")
+    # Scans read the file's pages where the system caches them instead of copying each.
+    cursor.execute("PRAGMA mmap_size=17179869184")
+    cursor.close()

@@ -1,0 +1,133 @@
+"""Composition root of analytics."""
+
+import asyncio
+import functools
+from collections.abc import AsyncIterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import grpc
+from planier.analytics.v1.analytics_pb2 import DESCRIPTOR
+from planier.common.v1.event_pb2 import ReadEventsRequest, ReadEventsResponse
+from planier.ingest.v1.ingest_pb2_grpc import IngestServiceStub
+from sqlalchemy import Engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from services.analytics.follower import Follower
+from services.analytics.projections import FactProjection
+from services.analytics.reading import ReadModel, open_for_reading
+from services.analytics.service import AnalyticsServicer
+from services.analytics.settings import AnalyticsSettings
+from services.kernel.bus.base import TOPICS
+from services.kernel.bus.connection import BusSettings, Connection
+from services.kernel.bus.feed import Feed
+from services.kernel.bus.subscription import subscribe
+from services.kernel.clock import RandomIds, SystemClock
+from services.kernel.guard.guard import Guard
+from services.kernel.guard.remote import KeyLoader, RemoteChecker, RemoteRecorder
+from services.kernel.guard.tokens import TokenVerifier
+from services.kernel.projection import ProjectionRunner
+from services.kernel.rpc.client import open_channel
+from services.kernel.rpc.server import Server
+from services.kernel.screening import detector_of
+from services.kernel.store.engine import open_engine
+from services.kernel.telemetry import Telemetry
+
+# A first load may last; what is cut by its deadline goes on from where it was.
+READ_EVENTS_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Analytics:
+    """The service of one process: its server, its follower, and what both stand on."""
+
+    server: Server
+    guard: Guard
+    follower: Follower
+    model: ReadModel
+    bus: Connection | None
+    remotes: tuple[RemoteChecker, RemoteRecorder]
+    channels: tuple[grpc.aio.Channel, ...]
+    writer: Engine
+
+    async def caught_up(self, following: "asyncio.Task[None]") -> None:
+        """Returns once all that ingest had is applied; raises what ended the follower before."""
+        told = asyncio.create_task(self.follower.caught_up.wait())
+        try:
+            await asyncio.wait((told, following), return_when=asyncio.FIRST_COMPLETED)
+            if following.done():
+                following.result()
+        finally:
+            told.cancel()
+
+    async def close(self, following: "asyncio.Task[None]") -> None:
+        """Stops following, records what is still to be recorded, then lets go of everything."""
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+        await self.guard.close()
+        for remote in self.remotes:
+            await remote.close()
+        for channel in self.channels:
+            await channel.close()
+        if self.bus is not None:
+            await self.bus.close()
+        await asyncio.to_thread(self.model.close)
+        await asyncio.to_thread(self.writer.dispose)
+
+
+async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
+    """The service as settings say; its tables are made where they are missing."""
+    clock, ids = SystemClock(), RandomIds()
+    writer = await asyncio.to_thread(open_for_writing, settings.database_url)
+    runner = await asyncio.to_thread(ProjectionRunner, writer, FactProjection())
+    open_to = functools.partial(open_channel, tls=settings.tls, telemetry=telemetry)
+    access = open_to(settings.access_address, server_name="access")
+    audit = open_to(settings.audit_address, server_name="audit")
+    ingest = open_to(settings.ingest_address, server_name="ingest")
+    bus = Connection(BusSettings(settings.nats_url, settings.service, settings.tls)) if settings.nats_url else None
+    follower = Follower(runner, feed_of(ingest, bus))
+    model = ReadModel(open_for_reading(settings.database_url), follower.caught_up.is_set)
+    checker, recorder = RemoteChecker(access), RemoteRecorder(audit)
+    guard = Guard(
+        service=settings.service,
+        instance=settings.instance,
+        checker=checker,
+        recorder=recorder,
+        verifier=TokenVerifier({}, clock, KeyLoader(access)),
+        clock=clock,
+        ids=ids,
+        screen_motive=detector_of,
+        telemetry=telemetry,
+    )
+    bindings = [(DESCRIPTOR.services_by_name["AnalyticsService"], AnalyticsServicer(model))]
+    server = Server(settings=settings, bindings=bindings, guard=guard, telemetry=telemetry)
+    remotes = (checker, recorder)
+    return Analytics(server, guard, follower, model, bus, remotes, (access, audit, ingest), writer)
+
+
+def feed_of(ingest: grpc.aio.Channel, bus: Connection | None) -> Feed:
+    """Ingest's events: live from the bus where there is one, from ingest itself otherwise and after any gap."""
+    stub = IngestServiceStub(ingest)
+    topic = next(topic for topic in TOPICS if topic.owner == "ingest")
+
+    def read_events(request: ReadEventsRequest) -> AsyncIterable[ReadEventsResponse]:
+        return stub.ReadEvents(request, timeout=READ_EVENTS_SECONDS)
+
+    return Feed(read_events=read_events, subscribe=functools.partial(subscribe, bus, topic) if bus else None)
+
+
+def open_for_writing(url: str) -> Engine:
+    """The follower's engine; on SQLite with a cache that holds the hot ends of the index of some million facts."""
+    engine = open_engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _widen_cache)
+    return engine
+
+
+def _widen_cache(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    # 256 MiB, in the unit of the pragma.
+    cursor.execute("PRAGMA cache_size=-262144")
+    cursor.close()
