@@ -1,5 +1,7 @@
 """What is SQLite's own: pragmas, erased bytes in the files, damaged rows."""
 
+import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +34,15 @@ def test_a_commit_survives_a_power_cut(store: SqlEventStore) -> None:
         assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
         assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
         assert connection.execute(text("PRAGMA secure_delete")).scalar() == 1
+
+
+def test_opening_waits_for_a_process_that_is_making_the_database(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "store.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")  # before WAL, this makes the change of mode fail at once
+    release = threading.Timer(0.2, other.close)
+    release.start()
+    open_store(f"sqlite:///{tmp_path}/store.db", clock=HandClock()).close()
+    release.join()
 
 
 def test_erased_bytes_are_in_no_file(store: SqlEventStore, tmp_path: Path) -> None:

@@ -69,15 +69,16 @@ def _configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None
 
 
 def _enter_wal(cursor: DBAPICursor) -> None:
-    """Entering WAL fails at once, whatever the busy timeout, when another process enters it at the same moment."""
-    for _ in range(_WAL_ATTEMPTS):
+    """SQLite answers "busy" at once, whatever the timeout, when another process enters WAL at the same moment."""
+    for attempt in range(1, _WAL_ATTEMPTS + 1):
         try:
             cursor.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError:
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or attempt == _WAL_ATTEMPTS:
+                raise
             time.sleep(_WAL_PAUSE_SECONDS)
         else:
             return
-    raise TimeoutError("the database is locked by another process")
 
 
 def _begin(connection: Connection) -> None:
