@@ -29,6 +29,16 @@ def exclusive(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """A read transaction all of whose statements see one state, also while records are appended or erased."""
+    connection = engine.connect()
+    if connection.dialect.name == "postgresql":
+        connection = connection.execution_options(isolation_level="REPEATABLE READ")
+    with connection, connection.begin():
+        yield connection
+
+
 def insert(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
     """Inserts whole rows, columns in the table's order: executemany on SQLite, binary COPY on PostgreSQL."""
     if not rows:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, and_, func, or_, select, update
 
 from services.audit import merkle
 from services.audit.checkpoint import Checkpoint, NoteVerifier, sign_note
-from services.audit.database import exclusive, insert
+from services.audit.database import exclusive, insert, snapshot
 from services.audit.entry import SALT_SIZE, VERSION, columns_of, entry_of, is_storable, parse_record
 from services.audit.schema import BODIES, CHECKPOINTS, COLUMNS, NODES, RECORDS, create_schema
 from services.kernel.store.engine import open_engine
@@ -150,11 +150,14 @@ class AccessLog:
             bodies = update(BODIES).where(BODIES.c.idx.in_(indices), BODIES.c.erased_by.is_(None))
             connection.execute(bodies.values(salt=None, record=None, erased_by=erased_by))
 
+    def frontier(self) -> merkle.Frontier:
+        """The tree as it is durable now."""
+        with self.reading() as connection:
+            return _load_frontier(connection)
+
     def head(self) -> SignedHead:
         """The newest signed head; what it covers is durable. Deterministic: the same tree signs to the same bytes."""
-        with self.reading() as connection:
-            frontier = _load_frontier(connection)
-        return self._sign(frontier)
+        return self._sign(self.frontier())
 
     def store_checkpoint(self) -> None:
         """Stores the newest signed head, which otherwise waits for the next append's transaction."""
@@ -167,8 +170,8 @@ class AccessLog:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A read transaction."""
-        with self.engine.connect() as connection, connection.begin():
+        """A read transaction that sees one state."""
+        with snapshot(self.engine) as connection:
             yield connection
 
     def size(self) -> int:

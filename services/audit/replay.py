@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from planier.audit.v1.audit_pb2 import ReplayEntry, ReplayFilter
-from planier.audit.v1.record_pb2 import AccessRecord
+from planier.audit.v1.record_pb2 import AccessRecord, DataReference
 from sqlalchemy import ColumnElement, Connection, select
 
 from services.audit.entry import columns_of
@@ -56,6 +57,13 @@ def conditions(wanted: ReplayFilter) -> list[ColumnElement[bool]]:
         if value:
             found.append(column.contains(f"|{value}|", autoescape=True))
     return found
+
+
+def described(wanted: ReplayFilter, data: DataReference) -> None:
+    """States in the look's own record what it filters on: whose accesses were looked at is part of the access."""
+    for field, value in wanted.ListFields():
+        shown = value.ToJsonString() if isinstance(value, Timestamp) else str(value)
+        data.filters[field.name] = shown
 
 
 def read_page(connection: Connection, wanted: ReplayFilter, span: Span) -> list[ReplayEntry]:

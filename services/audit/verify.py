@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, func, make_url, select
 
 from services.audit import merkle
 from services.audit.checkpoint import NoteError, NoteVerifier, parse_checkpoint, split_note
+from services.audit.database import snapshot
 from services.audit.entry import columns_of, parse_record
 from services.audit.log import leaf_of
 from services.audit.schema import BODIES, CHECKPOINTS, COLUMNS, NODES, RECORDS
@@ -67,7 +68,7 @@ def verify_database(url: str, public_key: Ed25519PublicKey) -> VerifyReport:
         raise FileNotFoundError("no such database")
     engine = open_engine(url)
     try:
-        with engine.connect() as connection, connection.begin():
+        with snapshot(engine) as connection:
             return verify_log(connection, public_key)
     finally:
         engine.dispose()

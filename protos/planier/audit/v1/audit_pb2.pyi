@@ -311,7 +311,9 @@ class LogFault(_message.Message):
     FAULT_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     fault: _builtins.str
-    """"RECORD_ALTERED", "LEAF_ALTERED", "NODE_ALTERED", "ROOT_MISMATCH", "SIGNATURE_INVALID", "ENTRY_MISSING"."""
+    """"RECORD_ALTERED", "COLUMN_ALTERED", "LEAF_ALTERED", "NODE_ALTERED", "ROOT_MISMATCH", "SIGNATURE_INVALID",
+    "ENTRY_MISSING".
+    """
     def __init__(
         self,
         *,
@@ -327,6 +329,32 @@ class LogFault(_message.Message):
 Global___LogFault: _TypeAlias = LogFault  # noqa: Y015
 
 @_typing.final
+class SequenceHole(_message.Message):
+    """Counts that a process used and no record bears, between its first and its last record. A call that ended before its
+    record was durable leaves one, and so does a record that never reached the log: shown, but no fault of the log.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    instance: _builtins.str
+    missing: _builtins.int
+    def __init__(
+        self,
+        *,
+        instance: _builtins.str = ...,
+        missing: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "missing", b"missing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SequenceHole: _TypeAlias = SequenceHole  # noqa: Y015
+
+@_typing.final
 class VerifyLogResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -335,6 +363,7 @@ class VerifyLogResponse(_message.Message):
     ROOT_HASH_FIELD_NUMBER: _builtins.int
     ERASED_FIELD_NUMBER: _builtins.int
     FAULTS_FIELD_NUMBER: _builtins.int
+    HOLES_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     sound: _builtins.bool
     tree_size: _builtins.int
@@ -345,6 +374,8 @@ class VerifyLogResponse(_message.Message):
         """The first 100."""
 
     @_builtins.property
+    def holes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceHole]: ...
+    @_builtins.property
     def release(self) -> _release_pb2.ReleaseMark: ...
     def __init__(
         self,
@@ -354,11 +385,12 @@ class VerifyLogResponse(_message.Message):
         root_hash: _builtins.bytes = ...,
         erased: _builtins.int = ...,
         faults: _abc.Iterable[Global___LogFault] | None = ...,
+        holes: _abc.Iterable[Global___SequenceHole] | None = ...,
         release: _release_pb2.ReleaseMark | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "faults", b"faults", "release", b"release", "root_hash", b"root_hash", "sound", b"sound", "tree_size", b"tree_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "faults", b"faults", "holes", b"holes", "release", b"release", "root_hash", b"root_hash", "sound", b"sound", "tree_size", b"tree_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

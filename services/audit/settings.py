@@ -1,0 +1,17 @@
+"""Settings of the audit service, beside those of every service."""
+
+from typing import Annotated
+
+from pydantic import FilePath, StringConstraints
+
+from services.kernel.config import Address, ServiceSettings
+
+
+class AuditSettings(ServiceSettings):
+    """The log key signs checkpoints and receipts; who verifies knows the log by it and by its origin."""
+
+    access_address: Address
+    # Ed25519 private key, PEM (PKCS #8).
+    log_key_file: FilePath
+    # First line of a checkpoint and name of its key (c2sp.org/tlog-checkpoint): once in use it never changes.
+    log_origin: Annotated[str, StringConstraints(pattern=r"^[^\s+]{1,200}$")] = "planier.local/access-log"

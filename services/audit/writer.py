@@ -1,0 +1,78 @@
+"""The one way into the log within this process: every record, from wherever, in the next durable write."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from planier.audit.v1.record_pb2 import AccessRecord
+from planier.common.v1.release_pb2 import Receipt
+from sqlalchemy.exc import SQLAlchemyError
+
+from services.audit.log import AccessLog, Appended, Outcome
+from services.audit.receipt import ReceiptSigner
+from services.kernel.batching import Batcher
+from services.kernel.errors import Problem, unavailable
+
+Items = Sequence[tuple[str, bytes]]
+# Requests, each of up to 1,000 records, that share one write.
+MAX_REQUESTS = 64
+
+_log = logging.getLogger(__name__)
+
+
+class LogWriter:
+    """Group commit: requests that arrive while a write is under way share the next one, in one thread."""
+
+    def __init__(self, log: AccessLog) -> None:
+        self._log = log
+        self._thread = ThreadPoolExecutor(1, "access-log")
+        self._batcher: Batcher[Items, list[Appended]] = Batcher(self._send, max_items=MAX_REQUESTS)
+
+    async def write(self, items: Items) -> list[Appended]:
+        """The result of each item, in order, once durable and in the tree.
+
+        Raises:
+            Problem: UNAVAILABLE RECORD_UNAVAILABLE; then nothing may be released on these records.
+        """
+        return await self._batcher.submit(items)
+
+    async def close(self) -> None:
+        """Waits for what was submitted; the log itself stays open."""
+        await self._batcher.close()
+        self._thread.shutdown()
+
+    async def _send(self, requests: Sequence[Items]) -> list[list[Appended] | Exception]:
+        together = [item for items in requests for item in items]
+        try:
+            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._log.append, together)
+        except SQLAlchemyError as error:
+            # The driver's words may hold a record's values: only the kind of failure is logged.
+            _log.error("the access log could not be written", extra={"error": type(error).__name__})
+            raise unavailable("RECORD_UNAVAILABLE", "the access log could not be written") from None
+        shares, start = list[list[Appended] | Exception](), 0
+        for items in requests:
+            shares.append(results[start : start + len(items)])
+            start += len(items)
+        return shares
+
+
+class LocalRecorder:
+    """The guard's recorder of this service: its own accesses go into its own log."""
+
+    def __init__(self, writer: LogWriter, signer: ReceiptSigner) -> None:
+        self._writer = writer
+        self._signer = signer
+
+    async def record(self, record: AccessRecord) -> Receipt:
+        """The receipt of one record, once durable.
+
+        Raises:
+            Problem: RECORD_UNAVAILABLE, or INTERNAL RECORD_REFUSED where the log holds other bytes under this id.
+        """
+        content = record.SerializeToString(deterministic=True)
+        (result,) = await self._writer.write([(record.record_id, content)])
+        if result.outcome is not Outcome.RECORDED:
+            raise Problem(grpc.StatusCode.INTERNAL, "RECORD_REFUSED", "the access log refused the record")
+        return self._signer.sign(result.record_id, result.log_index, result.leaf_hash)
