@@ -1,8 +1,7 @@
 """Traces and metrics by OpenTelemetry; off unless an OTLP endpoint is given, and then free of charge."""
 
 import random
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, Self
@@ -74,6 +73,26 @@ class Span:
         if fault:
             self._recorded.set_status(Status(StatusCode.ERROR))
         self._recorded.end()
+
+
+class SpanBlock:
+    """Ends its span with the block, and makes it the current one inside."""
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def __enter__(self) -> Span:
+        self._token = traces.current.set(self._span.traceparent)
+        return self._span
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        traces.current.reset(self._token)
+        if kind is None:
+            self._span.end()
+        else:
+            self._span.end(kind.__name__, fault=issubclass(kind, Exception))
 
 
 class Telemetry:
@@ -162,20 +181,9 @@ class Telemetry:
         )
         return _recorded(self._tracer.start_span(name, trace.set_span_in_context(NonRecordingSpan(remote)), kind))
 
-    @contextmanager
-    def span(self, name: str, kind: SpanKind = SpanKind.INTERNAL, *, parent: str = "") -> Iterator[Span]:
-        """A span around a block, current inside it; an exception that leaves the block marks it as a fault."""
-        span = self.begin(name, kind, parent=parent)
-        token = traces.current.set(span.traceparent)
-        try:
-            yield span
-        except BaseException as error:
-            span.end(type(error).__name__, fault=isinstance(error, Exception))
-            raise
-        else:
-            span.end()
-        finally:
-            traces.current.reset(token)
+    def span(self, name: str, kind: SpanKind = SpanKind.INTERNAL, *, parent: str = "") -> "SpanBlock":
+        """A span around a `with` block, current inside it; an exception that leaves the block marks it as a fault."""
+        return SpanBlock(self.begin(name, kind, parent=parent))
 
     def inject(self, carrier: MutableMapping[str, str]) -> None:
         """Writes the current traceparent into the headers of a message, if there is one."""
