@@ -1,5 +1,7 @@
 """Attempts of unknown callers: one record per peer and minute, none lost to a log that is away."""
 
+import pytest
+
 from tests.fixtures.guard import Bench, no_log
 
 
@@ -8,7 +10,7 @@ async def test_one_record_per_peer_and_minute() -> None:
     attempts = bench.guard.attempts
     for port in range(50):
         attempts.count(f"ipv4:10.0.0.1:{port}", "TOKEN_INVALID")
-    attempts.count("ipv6:[::1]:5", "TLS_HANDSHAKE_FAILED", 7)
+    attempts.count("ipv6:[::1]", "TLS_HANDSHAKE_FAILED", 7)
     bench.clock.advance(60)
     attempts.count("ipv4:10.0.0.1:9", "TOKEN_EXPIRED")
     await attempts.flush()
@@ -49,3 +51,22 @@ async def test_what_the_log_did_not_take_is_sent_again_as_the_same_bytes() -> No
     await bench.guard.close()
     first, second = bench.log.records
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        ("ipv4:10.0.0.1:80", "ipv4:10.0.0.1"),
+        ("ipv4:10.0.0.1", "ipv4:10.0.0.1"),
+        ("ipv6:[::1]:80", "ipv6:[::1]"),
+        ("ipv6:[::1]", "ipv6:[::1]"),
+        ("ipv6:%5B::1%5D:80", "ipv6:%5B::1%5D"),
+        ("unix:", "unix:"),
+        ("unknown", "unknown"),
+    ],
+)
+async def test_a_peer_is_known_by_its_address(peer: str, address: str) -> None:
+    bench = Bench()
+    bench.guard.attempts.count(peer, "TOKEN_INVALID")
+    await bench.guard.close()
+    assert [record.peer for record in bench.log.records] == [address]

@@ -27,7 +27,7 @@ BATCH = DeclareFactsRequest(
 )
 UNARY = ("DeclareFacts", BATCH, DeclareFactsResponse())
 UNIT = ("StreamFacts", StreamFactsRequest(batch=BATCH), StreamFactsResponse())
-LOGIN = ("Login", LoginRequest(id_token="x"), LoginResponse())  # noqa: S106 -- never verified here
+LOGIN = ("Login", LoginRequest(id_token="x"), LoginResponse())
 
 
 def describe(request: DeclareFactsRequest, call: Call) -> None:

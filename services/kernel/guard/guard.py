@@ -6,7 +6,8 @@ acknowledge. A refusal: record, then refuse. INTERNAL and COMMITMENT release no 
 
 import hashlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -22,14 +23,13 @@ from services.kernel.guard.peers import Attempts
 from services.kernel.guard.ports import Checker, Recorder
 from services.kernel.guard.records import Ledger, Monotonic, describe_data
 from services.kernel.guard.release import marked, serialised
-from services.kernel.guard.streams import Pace, Streams
+from services.kernel.guard.streams import Pace, StreamHandler, Streams
 from services.kernel.guard.tokens import TokenVerifier
 from services.kernel.rpc.call import Call, Invocation
 from services.kernel.telemetry import Telemetry
 
 # A handler takes the request type of its own method.
 Handler = Callable[[Any, Call], Awaitable[Message]]
-StreamHandler = Callable[[Any, Call], AsyncGenerator[Message, None]]
 Describe = Callable[[Any, Call], Awaitable[None] | None]
 
 # The handler's own refusals; what failed for another reason was an attempt and stays one.
@@ -96,23 +96,15 @@ class Guard:
             return await self._read(invocation, request, handler, admission)
         return await self._write(invocation, request, handler, describe, admission)
 
-    async def stream(self, invocation: Invocation, request: Message, handler: StreamHandler) -> AsyncIterator[bytes]:
-        """The serialised answers of a server-streaming method; the first bears the mark.
+    def stream(self, invocation: Invocation, request: Message, handler: StreamHandler) -> AsyncGenerator[bytes, None]:
+        """The serialised answers of a server-streaming method; the first bears the mark. Close it when done with it.
 
         Raises:
-            Problem: refused at the opening; or later closed, because access no longer permits or cannot be asked.
+            Problem: when iterated: refused at the opening; or closed, because access says no or cannot be asked.
         """
         if invocation.method.option.guard_class == GUARD_CLASS_RELEASE:
-            admission = await self._admitter.admit(invocation, request)
-            answers = self._streams.serve(handler(request, call := Call(invocation, admission.grant)), call, admission)
-        else:
-            _let_in(invocation)
-            answers = _serialise_each(handler(request, Call(invocation)))
-        try:
-            async for answer in answers:
-                yield answer
-        finally:
-            await answers.aclose()
+            return self._streams.serve(invocation, request, handler)
+        return _serialise_each(invocation, request, handler)
 
     async def close(self) -> None:
         """Closes open streams and records what is still to be recorded; nothing is served afterwards."""
@@ -127,7 +119,8 @@ class Guard:
         except Exception as error:
             # Looking for what is not there is a look.
             describe_data(record, call.data, call.data_position)
-            raise await self._ledger.refuse(record, error) from error
+            await self._ledger.refuse(record, error)
+            raise
         describe_data(record, call.data, call.data_position)
         record.data.response_digest = hashlib.sha256(body).digest()
         record.kind = RECORD_KIND_RELEASE
@@ -149,7 +142,8 @@ class Guard:
             if describe is not None and (waiting := describe(request, call)) is not None:
                 await waiting
         except Exception as error:
-            raise await self._ledger.refuse(record, error) from error
+            await self._ledger.refuse(record, error)
+            raise
         describe_data(record, call.data, call.data_position)
         record.kind = RECORD_KIND_ATTEMPT
         receipt = await self._ledger.write(record)
@@ -161,7 +155,8 @@ class Guard:
             if problem.code not in _REFUSING:
                 raise
             following = self._ledger.continuing(record, RECORD_KIND_REFUSAL)
-            raise await self._ledger.write_refusal(following, problem) from problem
+            await self._ledger.refuse(following, problem)
+            raise
         return body + marked(invocation.method, receipt, record, call.data_position)
 
 
@@ -177,9 +172,10 @@ def _let_in(invocation: Invocation) -> None:
         raise unauthenticated("CERTIFICATE_MISSING", "a client certificate with an identity is required")
 
 
-async def _serialise_each(answers: AsyncGenerator[Message, None]) -> AsyncGenerator[bytes, None]:
-    try:
+async def _serialise_each(
+    invocation: Invocation, request: Message, handler: StreamHandler
+) -> AsyncGenerator[bytes, None]:
+    _let_in(invocation)
+    async with aclosing(handler(request, Call(invocation))) as answers:
         async for answer in answers:
             yield answer.SerializeToString()
-    finally:
-        await answers.aclose()

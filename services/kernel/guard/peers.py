@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections import Counter, deque
 from datetime import timedelta
 
@@ -18,6 +19,9 @@ OTHERS = "(others)"
 MAX_PENDING = 5000
 # Records of one minute are sent so many at a time.
 WRITE_AT_ONCE = 100
+
+# As gRPC names peers; whoever counts may have left the port out already.
+_WITH_PORT = re.compile(r"(ipv4:[0-9.]+|ipv6:(?:\[.*\]|%5B.*%5D)):[0-9]+")
 
 _log = logging.getLogger(__name__)
 
@@ -100,4 +104,5 @@ class Attempts:
 
 def _address(peer: str) -> str:
     """The peer without its port, which each connection changes."""
-    return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
+    match = _WITH_PORT.fullmatch(peer)
+    return match[1] if match else peer

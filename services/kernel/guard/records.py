@@ -96,12 +96,17 @@ class Ledger:
         await self.write(record)
         return naming_record(problem, record.record_id)
 
-    async def refuse(self, record: AccessRecord, error: Exception) -> Exception:
-        """What to raise once the refusal is recorded: the problem with its record's id, or our own fault as it was."""
+    async def refuse(self, record: AccessRecord, error: Exception) -> None:
+        """Records that the access was refused; for a Problem, raises it with the record's id.
+
+        Returns where the error is a fault of our own, of which the record says no more; the caller raises it again.
+
+        Raises:
+            Problem: the refusal, or RECORD_UNAVAILABLE in its place.
+        """
         if isinstance(error, Problem):
-            return await self.write_refusal(record, error)
+            raise await self.write_refusal(record, error) from error
         await self.write_refusal(record, INTERNAL)
-        return error
 
 
 def naming_record(problem: Problem, record_id: str) -> Problem:

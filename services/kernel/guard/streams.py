@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +26,14 @@ from services.kernel.guard.decisions import covers, narrowing_of, refusal_of, st
 from services.kernel.guard.ports import Decision
 from services.kernel.guard.records import Ledger, Monotonic, describe_data, record_unavailable, timestamp
 from services.kernel.guard.release import marked, serialised
-from services.kernel.rpc.call import Call
+from services.kernel.rpc.call import Call, Invocation
 
 RECHECK_SECONDS = 0.5
 ANSWER_SECONDS = 1.0
 LEASE_SECONDS = 300.0
+
+# An async generator method of the servicer; it takes the request type of its own method.
+StreamHandler = Callable[[Any, Call], AsyncGenerator[Message, None]]
 
 _log = logging.getLogger(__name__)
 
@@ -132,14 +136,16 @@ class Streams:
         self._writing: set[asyncio.Task[None]] = set()
 
     async def serve(
-        self, answers: AsyncGenerator[Message, None], call: Call, admission: Admission
+        self, invocation: Invocation, request: Message, handler: StreamHandler
     ) -> AsyncGenerator[bytes, None]:
         """The handler's messages as bytes, each released only while the permit and the lease hold.
 
         Raises:
-            Problem: the handler's own before the first message (recorded as a refusal) or later; or why it was closed.
+            Problem: refused at the opening (recorded as such); the handler's own, later; or why the stream was closed.
         """
-        try:
+        admission = await self._admitter.admit(invocation, request)
+        call = Call(invocation, admission.grant)
+        async with aclosing(handler(request, call)) as answers:
             body = await self._first(answers, call, admission)
             stream, mark = await self._opened(call, admission)
             reason = "CANCELLED"
@@ -158,8 +164,6 @@ class Streams:
                 raise
             finally:
                 await self._finish(stream, reason)
-        finally:
-            await answers.aclose()
 
     async def close(self) -> None:
         """Closes every stream, its closing recorded."""
@@ -179,7 +183,8 @@ class Streams:
             return b"" if first is None else serialised(admission.method, first)
         except Exception as error:
             describe_data(admission.record, call.data, call.data_position)
-            raise await self._ledger.refuse(admission.record, error) from error
+            await self._ledger.refuse(admission.record, error)
+            raise
 
     async def _opened(self, call: Call, admission: Admission) -> tuple[_Stream, bytes]:
         if admission.item is None or admission.decided_at is None:
