@@ -7,7 +7,9 @@ import uvloop
 from services.access.settings import AccessSettings
 from services.access.wiring import build
 from services.kernel import logs
+from services.kernel.clock import SystemClock
 from services.kernel.config import load
+from services.kernel.rpc.door import Door
 from services.kernel.rpc.server import serve
 from services.kernel.telemetry import Telemetry
 
@@ -15,9 +17,10 @@ from services.kernel.telemetry import Telemetry
 async def run(settings: AccessSettings) -> None:
     """Serves from start to drained end."""
     telemetry = Telemetry.start(settings)
+    door = Door.open(SystemClock(), telemetry)  # before gRPC is first used
     access = await build(settings, telemetry)
     try:
-        await serve(access.server)
+        await serve(access.server, door=door, attempts=access.guard.attempts)
     finally:
         await access.close()
         await asyncio.to_thread(telemetry.shutdown)

@@ -1,4 +1,4 @@
-"""Whatever anybody tries, in whatever order: only the granting authority makes a clearance act, and no revoked one does."""
+"""Whatever anybody tries, in any order: only the granting authority makes a clearance act, and no revoked one does."""
 
 from datetime import datetime, timedelta
 from uuid import UUID
