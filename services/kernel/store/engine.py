@@ -1,6 +1,7 @@
 """Engines of the two databases that a service may stand on, opened the one way that keeps what was acknowledged."""
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +11,13 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from services.kernel.errors import unavailable
+
 BUSY_SECONDS = 30
 _WAL_ATTEMPTS = 200
 _WAL_PAUSE_SECONDS = 0.025
 _WRITE = "planier_write"
+_WRITER = "planier_writer"
 _SCHEMA_LOCK = int.from_bytes(b"planier", "big")
 
 
@@ -33,9 +37,20 @@ def open_engine(url: str) -> Engine:
 
 @contextmanager
 def begin_write(engine: Engine) -> Iterator[Connection]:
-    """One transaction that writes: on SQLite it holds the write lock from its start, so it cannot fail half-way."""
-    with engine.execution_options(**{_WRITE: True}).begin() as connection:
-        yield connection
+    """One transaction that writes: on SQLite it holds the write lock from its start, so it cannot fail half-way.
+
+    Writers of one SQLite engine queue here, as SQLite itself makes them poll and the unlucky starve. Raises Problem
+    STORE_BUSY after 30 s; a thread that is writing already must not begin again.
+    """
+    writer: threading.Lock | None = engine.get_execution_options().get(_WRITER)
+    if writer is not None and not writer.acquire(timeout=BUSY_SECONDS):
+        raise unavailable("STORE_BUSY", "the database is being written to")
+    try:
+        with engine.execution_options(**{_WRITE: True}).begin() as connection:
+            yield connection
+    finally:
+        if writer is not None:
+            writer.release()
 
 
 def lock_schema(connection: Connection) -> None:
@@ -48,7 +63,12 @@ def _open_sqlite(url: URL) -> Engine:
     if not url.database or url.database == ":memory:":
         raise ValueError("a store in memory keeps nothing: give a file")
     Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        connect_args={"timeout": BUSY_SECONDS},
+        execution_options={_WRITER: threading.Lock()},
+    )
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
     return engine

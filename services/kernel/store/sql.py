@@ -2,7 +2,6 @@
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -11,7 +10,6 @@ from sqlalchemy import Connection, Engine, text
 
 from services.kernel.clock import Clock, from_microseconds, microseconds
 from services.kernel.codec import Codec
-from services.kernel.errors import unavailable
 from services.kernel.store.backend import EVENTS, Backend, Row
 from services.kernel.store.base import (
     GENESIS,
@@ -23,7 +21,7 @@ from services.kernel.store.base import (
     StoredEvent,
 )
 from services.kernel.store.chain import SALT_SIZE, commitment, link
-from services.kernel.store.engine import BUSY_SECONDS, begin_write
+from services.kernel.store.engine import begin_write
 from services.kernel.store.verify import find_faults
 
 _READ_STREAM = text(f"{EVENTS} WHERE stream = :stream ORDER BY stream_version")
@@ -139,7 +137,6 @@ class SqlEventStore:
         self.codec = codec
         self._backend = backend
         self._clock = clock
-        self._writer = threading.Lock()
         self._wakes: tuple[Callable[[], None], ...] = ()
         backend.create_schema(engine)
         # A process killed between an erasure and its scrubbing left the bytes behind.
@@ -158,19 +155,14 @@ class SqlEventStore:
 
     @contextmanager
     def write(self, *, traceparent: str = "") -> Iterator[SqlTransaction]:
-        """One at a time in this process, in order of arrival; other processes are awaited by the database's lock."""
-        if not self._writer.acquire(timeout=BUSY_SECONDS):
-            raise unavailable("STORE_BUSY", "the store is being written to")
-        try:
-            with begin_write(self.engine) as connection:
-                transaction = SqlTransaction(connection, self._backend, self.codec, self._clock, traceparent)
-                yield transaction
-                transaction.finish()
-            if transaction.erased or self._unscrubbed:
-                patience = _PATIENCE_MS if transaction.erased else _RETRY_PATIENCE_MS
-                self._unscrubbed = not self._backend.scrub(self.engine, patience)
-        finally:
-            self._writer.release()
+        """One at a time; a thread that is writing already must not begin again."""
+        with begin_write(self.engine) as connection:
+            transaction = SqlTransaction(connection, self._backend, self.codec, self._clock, traceparent)
+            yield transaction
+            transaction.finish()
+        if transaction.erased or self._unscrubbed:
+            patience = _PATIENCE_MS if transaction.erased else _RETRY_PATIENCE_MS
+            self._unscrubbed = not self._backend.scrub(self.engine, patience)
         if transaction.appended or transaction.erased:
             self._wake()
 
