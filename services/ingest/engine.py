@@ -51,7 +51,9 @@ Answer = Kept | Refusal
 
 
 @dataclass(frozen=True, slots=True)
-class _Batch:
+class Batch:
+    """The orders of one call, answered together."""
+
     orders: Sequence[Order]
     traceparent: str
 
@@ -68,7 +70,7 @@ class Engine:
         self._ledger = ledger
         self._ids = ids
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ingest-writer")
-        self._batcher: Batcher[_Batch, Sequence[Answer]] = Batcher(self._send)
+        self._batcher: Batcher[Batch, Sequence[Answer]] = Batcher(self._send)
         self._room = asyncio.Condition()
         self._waiting = 0
 
@@ -100,7 +102,7 @@ class Engine:
                 await self._room.wait_for(lambda: not self._waiting or self._waiting + count <= MOST_WAITING)
             self._waiting += count
         try:
-            return await self._batcher.submit(_Batch(orders, traceparent))
+            return await self._batcher.submit(Batch(orders, traceparent))
         finally:
             self._waiting -= count
             async with self._room:
@@ -119,7 +121,7 @@ class Engine:
         with self._store.engine.connect() as connection:
             return find(connection, [fact_id]).get(fact_id)
 
-    async def _send(self, batches: Sequence[_Batch]) -> Sequence[Sequence[Answer] | Exception]:
+    async def _send(self, batches: Sequence[Batch]) -> Sequence[Sequence[Answer] | Exception]:
         loop = asyncio.get_running_loop()
         answers: list[Sequence[Answer] | Exception] = []
         for group in _groups(batches):
@@ -129,7 +131,7 @@ class Engine:
                 answers += [unavailable("STORE_UNAVAILABLE", "the declarations could not be stored")] * len(group)
         return answers
 
-    def commit(self, batches: Sequence[_Batch]) -> list[Sequence[Answer]]:
+    def commit(self, batches: Sequence[Batch]) -> list[Sequence[Answer]]:
         """One transaction: look up, decide, append, index. Blocking."""
         orders = [order for batch in batches for order in batch.orders]
         with self._store.write(traceparent=batches[0].traceparent) as transaction:
@@ -212,9 +214,9 @@ class Writing:
         return Kept(self._written[fact_id, answer.revision.number], answer.duplicate)
 
 
-def _groups(batches: Sequence[_Batch]) -> Iterator[list[_Batch]]:
+def _groups(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
     """Consecutive batches of at most MOST_IN_TRANSACTION orders together, one batch at least."""
-    group: list[_Batch] = []
+    group: list[Batch] = []
     size = 0
     for batch in batches:
         if group and size + len(batch.orders) > MOST_IN_TRANSACTION:
