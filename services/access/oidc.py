@@ -43,12 +43,17 @@ class IssuerKeys:
         self._loaded_at = float("-inf")
 
     async def find(self, key_id: str) -> jwt.PyJWK | None:
-        """The key, or None where the issuer has none of that id. Raises Problem UNAVAILABLE ISSUER_UNAVAILABLE."""
+        """The key, or None where the issuer has none of that id. Raises Problem UNAVAILABLE ISSUER_UNAVAILABLE.
+
+        A token may leave its key unnamed ("") where the issuer has a single one (OpenID Connect Core 1.0, 10.1).
+        """
         async with self._lock:
             age = self._monotonic() - self._loaded_at
             if age > FRESH_SECONDS or (key_id not in self._keys and age > RELOAD_SECONDS):
                 self._keys = await self._load()
                 self._loaded_at = self._monotonic()
+            if not key_id and len(self._keys) == 1:
+                return next(iter(self._keys.values()))
             return self._keys.get(key_id)
 
     async def _load(self) -> Mapping[str, jwt.PyJWK]:

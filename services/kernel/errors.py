@@ -16,7 +16,8 @@ class Violation:
     description: str
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: the interpreter writes tracebacks and notes into an exception on its way.
+@dataclass(eq=False, slots=True)
 class Problem(Exception):  # noqa: N818 -- it is a problem in the sense of a typed answer, most are refusals
     """A refusal or failure that a caller may see.
 

@@ -59,8 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
         if not stop.is_set():
             populate(layout, demo=options.demo, past=options.past)
             layout.ready.write_text(str(os.getpid()))
-            console.print(f"ready: {', '.join(f'{name} {layout.address(name)}' for name in SERVICES)}", highlight=False)
-            console.print(NEXT.format(logs=layout.logs), highlight=False)
+            console.print(f"ready: {', '.join(f'{name} {layout.address(name)}' for name in SERVICES)}", highlight=False, soft_wrap=True)
+            console.print(NEXT.format(logs=layout.logs), highlight=False, soft_wrap=True)
             _watch(supervisor, stop)
     except (Died, TimeoutError) as trouble:
         console.print(f"[red]{trouble}[/red]", highlight=False)
