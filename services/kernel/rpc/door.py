@@ -9,6 +9,7 @@ tests/integration/test_rpc_door.py holds it to the version in use.
 
 import asyncio
 import atexit
+import contextlib
 import os
 import re
 import sys
@@ -168,11 +169,15 @@ class Door:
         while data := os.read(reading, 65536):
             *lines, rest = (rest + data).split(b"\n")
             passed_on = b"".join(line + b"\n" for line in lines if not self._log.is_ours(line))
-            if passed_on:
-                os.write(self._behind, passed_on)
-        if rest:
-            os.write(self._behind, rest)
+            self._pass_on(passed_on)
+        self._pass_on(rest)
         os.close(reading)
+
+    def _pass_on(self, text: bytes) -> None:
+        # Nobody may be left at the other end; whoever stops reading the pipe stops whoever writes into it.
+        with contextlib.suppress(OSError):
+            while text:
+                text = text[os.write(self._behind, text) :]
 
     def _refused(self, peer: str, reason: str) -> None:
         self.counts.add(peer, reason)
