@@ -20,7 +20,8 @@ Answer = TypeVar("Answer")
 THREADS = 4
 _POSITION = "SELECT version, store_id, position, digest FROM projections WHERE name = ?"
 # A swap renames tables: without these locks a PostgreSQL snapshot taken before it could read tables filled after it.
-_LOCK = "LOCK TABLE @ IN ACCESS SHARE MODE".replace("@", ", ".join(sorted(FactProjection().metadata.tables)))
+# In the order of the swap (kernel/projection.py), else the two wait for each other.
+_LOCK = "LOCK TABLE @ IN ACCESS SHARE MODE".replace("@", ", ".join(FactProjection().metadata.tables))
 
 
 def open_for_reading(url: str) -> Engine:
@@ -58,12 +59,16 @@ class ReadModel:
         with self._engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql(_LOCK)
-            return self._position(connection), question(connection)
+            position = self._position(connection)
+            if position is not None:
+                return position, question(connection)
+        raise unavailable("READ_MODEL_NOT_READY", "the read model is being loaded")
 
-    def _position(self, connection: Connection) -> Position:
+    def _position(self, connection: Connection) -> Position | None:
+        """None while the tables are another version's, or empty because nothing was loaded yet."""
         ((version, store_id, position, digest),) = run(connection, _POSITION, (FactProjection.name,))
         if version != FactProjection.version or not (store_id or self._is_caught_up()):
-            raise unavailable("READ_MODEL_NOT_READY", "the read model is being loaded")
+            return None
         return Position(store_id, position, bytes(digest) if store_id else GENESIS)
 
 

@@ -1,0 +1,70 @@
+"""Where facts are put, and what buckets promise of them."""
+
+from collections import Counter
+
+import h3.api.basic_int as h3
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from planier.common.v1 import fact_pb2
+
+from services.analytics.placement import CELL_RESOLUTION, E7, bucket_of, parent, place
+from services.analytics.queries import roll_up
+from tests.fixtures import analytics as built
+from tests.fixtures.analytics import HOUR_US, NEW_YEAR_US
+
+anywhere = st.tuples(st.floats(-179.9, 179.9), st.floats(-89.9, 89.9))
+
+
+@given(anywhere, st.floats(0, 40), st.floats(0, 40), st.integers(1, 10**15))
+def test_a_bucket_holds_the_box_and_the_duration_of_its_facts(
+    corner: tuple[float, float], width: float, height: float, span_us: int
+) -> None:
+    east, north = min(corner[0] + width, 180), min(corner[1] + height, 90)
+    geometry = built.line(corner, (east, north)) if (east, north) != corner else built.point(*corner)
+    where = place(built.fact(geometry=geometry, periods=[(NEW_YEAR_US, NEW_YEAR_US + span_us)]))
+    promised = bucket_of(where.bucket)
+    assert promised.west <= where.west <= where.longitude <= where.east <= promised.east
+    assert promised.south <= where.south <= where.latitude <= where.north <= promised.north
+    assert span_us <= promised.span_us
+
+
+@given(anywhere, st.integers(0, CELL_RESOLUTION))
+def test_parents_are_those_of_h3(point: tuple[float, float], resolution: int) -> None:
+    cell = h3.latlng_to_cell(point[1], point[0], CELL_RESOLUTION)
+    assert parent(cell, resolution) == h3.cell_to_parent(cell, resolution)
+
+
+@pytest.mark.parametrize(
+    ("geometry", "periods", "plain"),
+    [
+        (built.point(5.37, 43.3), 1, 1),
+        (built.point(5.37, 43.3), 2, 0),
+        (built.line((5.37, 43.3), (5.38, 43.31)), 1, 0),
+    ],
+)
+def test_only_a_point_with_one_period_is_plain(geometry: fact_pb2.Geometry, periods: int, plain: int) -> None:
+    when = [(NEW_YEAR_US + day * 24 * HOUR_US, NEW_YEAR_US + (day * 24 + 1) * HOUR_US) for day in range(periods)]
+    assert bucket_of(place(built.fact(geometry=geometry, periods=when)).bucket).plain == plain
+
+
+def test_a_shape_that_crosses_itself_is_still_placed_within_its_box() -> None:
+    bow_tie = built.polygon((5.3, 43.2), (5.4, 43.3), (5.4, 43.2), (5.3, 43.3))
+    where = place(built.fact(geometry=fact_pb2.Geometry(polygon=bow_tie)))
+    assert (where.west, where.east) == (round(5.3 * E7), round(5.4 * E7))
+    assert where.west <= where.longitude <= where.east
+
+
+def test_cells_are_rolled_up_to_the_finest_resolution_that_fits() -> None:
+    fine = [h3.latlng_to_cell(43.3, 5.30 + step / 1000, CELL_RESOLUTION) for step in range(100)]
+    counts = {cell: fine.count(cell) for cell in fine}
+    for budget in (len(counts), len(counts) - 1, 7, 1):
+        resolution, cells = roll_up(_counter(counts), budget)
+        assert sum(count for _, count in cells) == 100
+        assert len(cells) <= budget
+        finer = {parent(cell, resolution + 1) for cell in fine} if resolution < CELL_RESOLUTION else set()
+        assert not finer or len(finer) > budget
+
+
+def _counter(counts: dict[int, int]) -> Counter[int]:
+    return Counter(counts)
