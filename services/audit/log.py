@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from planier.audit.v1.record_pb2 import AccessRecord
-from sqlalchemy import Connection, and_, func, or_, select, update
+from sqlalchemy import Connection, and_, func, or_, select, text, update
 
 from services.audit import merkle
 from services.audit.checkpoint import Checkpoint, NoteVerifier, sign_note
@@ -24,6 +24,10 @@ from services.audit.entry import SALT_SIZE, VERSION, columns_of, entry_of, is_st
 from services.audit.schema import BODIES, CHECKPOINTS, COLUMNS, NODES, RECORDS, create_schema
 from services.kernel.store.engine import open_engine
 
+# Another process may have signed the same head, to the same bytes.
+_STORE_CHECKPOINT = text(
+    "INSERT INTO checkpoints (size, root, note) VALUES (:size, :root, :note) ON CONFLICT (size) DO NOTHING"
+)
 # How far back a leaf is looked for by its hash, which has no index (see schema): a bounded scan of some milliseconds.
 RECENT = 65_536
 # Well below SQLite's limit of variables, above the largest request.
@@ -230,11 +234,9 @@ class AccessLog:
         return SignedHead(checkpoint, sign_note(checkpoint.text(), self.origin, self._key))
 
     def _store(self, connection: Connection, head: SignedHead | None) -> None:
-        if head is None:
-            return
-        size = head.checkpoint.size
-        if connection.execute(select(CHECKPOINTS.c.size).where(CHECKPOINTS.c.size == size)).first() is None:
-            insert(connection, CHECKPOINTS, [(size, head.checkpoint.root, head.note)])
+        if head is not None:
+            values = {"size": head.checkpoint.size, "root": head.checkpoint.root, "note": head.note}
+            connection.execute(_STORE_CHECKPOINT, values)
 
 
 class _Batch:

@@ -15,6 +15,7 @@ from services.audit import merkle
 from services.audit.checkpoint import parse_checkpoint
 from services.audit.log import AccessLog, LogBroken, Outcome, leaf_of
 from services.audit.replay import Span, matches, read_page
+from services.audit.schema import METADATA
 from services.audit.verify import VerifyReport, verify_database
 from tests.fixtures.audit import KEY, ORIGIN, access_record, batch, items, opened, sqlite_url
 
@@ -232,6 +233,22 @@ def test_one_altered_bit_is_found_and_named(url: str, name: str) -> None:
     faults = verify_database(url, KEY.public_key()).faults
     assert fault in {found.fault for found in faults}
     assert faults[0].index in (0, 3, 5)
+
+
+@pytest.mark.parametrize(("table", "column"), [(t.name, c.name) for t in METADATA.sorted_tables for c in t.columns])
+def test_no_column_can_change_unseen(tmp_path: Path, table: str, column: str) -> None:
+    url = sqlite_url(tmp_path)
+    with opened(url) as log:
+        log.append(batch(5))
+        log.append(batch(6))
+    where = "rowid = 3" if table != "tree_nodes" else "level = 1 AND idx = 4"
+    with log.engine.connect() as connection:
+        value = connection.execute(text(f"SELECT {column} FROM {table} WHERE {where}")).scalar()  # noqa: S608
+    log.engine.dispose()
+    # An index moves to where no row is; a column that holds nothing comes to hold something.
+    changed = {"idx": 1_000, "size": 7}.get(column, 1 if value is None else flipped(value))
+    tamper(url, f"UPDATE {table} SET {column} = :value WHERE {where}", {"value": changed})  # noqa: S608
+    assert not verify_database(url, KEY.public_key()).sound
 
 
 @pytest.mark.parametrize("table", ["access_records", "access_bodies", "tree_nodes", "checkpoints"])

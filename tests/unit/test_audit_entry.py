@@ -1,0 +1,95 @@
+"""Entries, columns, messages of replay, and the key file."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from planier.audit.v1.audit_pb2 import ReplayEntry
+from planier.audit.v1.record_pb2 import AccessRecord, RecordKind
+from planier.common.v1.release_pb2 import Withheld
+
+from services.audit.entry import columns_of, entry_of, is_storable, joined, parse_record
+from services.audit.receipt import ReceiptSigner, create_log_key, load_log_key
+from services.audit.replay import in_messages
+from services.kernel.guard.receipts import verify_receipt
+from tests.fixtures.audit import KEY, access_record
+
+
+def test_an_entry_is_its_version_and_one_hash() -> None:
+    assert entry_of(b"s" * 32, b"record") == b"\x01" + sha256(b"s" * 32 + b"record").digest()
+
+
+@pytest.mark.parametrize(
+    ("kind", "permitted"),
+    [
+        (RecordKind.RECORD_KIND_RELEASE, True),
+        (RecordKind.RECORD_KIND_ATTEMPT, True),
+        (RecordKind.RECORD_KIND_STREAM_OPENED, True),
+        (RecordKind.RECORD_KIND_REFUSAL, False),
+        (RecordKind.RECORD_KIND_UNAUTHENTICATED, False),
+    ],
+)
+def test_what_became_of_an_access(kind: RecordKind.ValueType, permitted: bool) -> None:
+    assert columns_of(AccessRecord(kind=kind)).permitted is permitted
+
+
+def test_clauses_that_withheld_a_part_are_found_too() -> None:
+    record = access_record()
+    record.decision.withheld.append(Withheld(instrument_id="convention", clauses=["art9.term", "art6.purpose"]))
+    assert columns_of(record).clauses == "|art6.habilitation|art6.purpose|art9.term|"
+
+
+def test_a_declaring_system_is_its_certificate() -> None:
+    record = access_record()
+    record.actor.Clear()
+    record.actor.certificate_identity = "spiffe://planier/cortege"
+    assert columns_of(record).subject == "spiffe://planier/cortege"
+
+
+def test_nothing_joined_is_nothing() -> None:
+    assert joined([]) == ""
+    assert joined(["b", "a"]) == "|a|b|"
+
+
+@pytest.mark.parametrize("name", ["instance", "rpc", "consultation_id"])
+def test_a_nul_in_a_column_is_not_storable(name: str) -> None:
+    record = access_record()
+    assert is_storable(columns_of(record))
+    setattr(record, name, "a\0b")
+    assert not is_storable(columns_of(record))
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"])
+def test_bytes_that_are_no_record(content: bytes) -> None:
+    assert parse_record(content) is None
+
+
+@pytest.mark.parametrize("limit", [1, 150, 400, 10_000])
+def test_messages_hold_all_entries_in_order_within_the_limit(limit: int) -> None:
+    entries = [ReplayEntry(index=index, record=bytes(20 * index), leaf_hash=bytes(32)) for index in range(20)]
+    runs = list(in_messages(entries, limit))
+    assert [entry for run in runs for entry in run] == entries
+    assert all(len(run) == 1 or sum(entry.ByteSize() for entry in run) <= limit for run in runs)
+
+
+def test_a_log_key_is_private_and_never_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "log.pem"
+    create_log_key(path)
+    first = load_log_key(path).public_key()
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileExistsError):
+        create_log_key(path)
+    assert load_log_key(path).public_key() == first
+
+
+def test_another_kind_of_key_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log.pem"
+    path.write_bytes(generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    with pytest.raises(ValueError, match="Ed25519"):
+        load_log_key(path)
+
+
+def test_receipts_are_those_that_clients_verify() -> None:
+    verify_receipt(ReceiptSigner(KEY).sign("0198c0de-0000-7000-8000-000000000001", 7, bytes(32)), KEY.public_key())
