@@ -47,10 +47,6 @@ class Backend(Protocol):
         """Inserts rows of `events`."""
         ...
 
-    def scrub(self, engine: Engine, patience_ms: int) -> bool:
-        """Removes what an erasure left in the files; False if readers stayed in the way for that long: try again."""
-        ...
-
     def read_raw(self, connection: Connection, after: int, limit: int) -> Iterable[StoredEvent]:
         """As `read_all`, and able to read damaged rows."""
         ...

@@ -53,6 +53,27 @@ def begin_write(engine: Engine) -> Iterator[Connection]:
             writer.release()
 
 
+def scrub(engine: Engine, patience_ms: int) -> bool:
+    """Removes from SQLite's files what a committed update or delete left there; call it after erasing.
+
+    Moves the log into the database, whose freed bytes secure_delete has overwritten, and truncates it. Waits at most
+    `patience_ms` for readers of older snapshots; False if they stayed: try again later. What the file system keeps of
+    freed blocks, snapshots and backups is a matter of deployment. On PostgreSQL vacuum does this: nothing here, True.
+    """
+    if engine.dialect.name != "sqlite":
+        return True
+    connection = engine.raw_connection()  # outside any transaction, and no isolation level to put back
+    try:
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={patience_ms}")
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        busy = any(row[0] for row in cursor.fetchall())
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+    finally:
+        connection.close()
+    return not busy
+
+
 def lock_schema(connection: Connection) -> None:
     """Holds, until commit, what processes that make tables in one database at once wait for; SQLite's writer has it."""
     if connection.dialect.name == "postgresql":

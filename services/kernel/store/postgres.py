@@ -115,10 +115,6 @@ class PostgresBackend:
         except psycopg.IntegrityError as error:
             raise IntegrityError(_COPY, None, error, hide_parameters=True) from None
 
-    def scrub(self, engine: Engine, patience_ms: int) -> bool:  # noqa: ARG002 -- nothing to do from here
-        """Left to vacuum, see the class."""
-        return True
-
     def read_raw(self, connection: Connection, after: int, limit: int) -> Iterable[StoredEvent]:
         """PostgreSQL keeps columns to their types."""
         return (StoredEvent(*row) for row in connection.exec_driver_sql(_READ_RAW, (after, limit)))

@@ -21,7 +21,7 @@ from services.kernel.store.base import (
     StoredEvent,
 )
 from services.kernel.store.chain import SALT_SIZE, commitment, link
-from services.kernel.store.engine import begin_write
+from services.kernel.store.engine import begin_write, scrub
 from services.kernel.store.verify import find_faults
 
 _READ_STREAM = text(f"{EVENTS} WHERE stream = :stream ORDER BY stream_version")
@@ -140,7 +140,7 @@ class SqlEventStore:
         self._wakes: tuple[Callable[[], None], ...] = ()
         backend.create_schema(engine)
         # A process killed between an erasure and its scrubbing left the bytes behind.
-        self._unscrubbed = not backend.scrub(engine, _RETRY_PATIENCE_MS)
+        self._unscrubbed = not scrub(engine, _RETRY_PATIENCE_MS)
         self._store_id = self.head().store_id
 
     @property
@@ -162,7 +162,7 @@ class SqlEventStore:
             transaction.finish()
         if transaction.erased or self._unscrubbed:
             patience = _PATIENCE_MS if transaction.erased else _RETRY_PATIENCE_MS
-            self._unscrubbed = not self._backend.scrub(self.engine, patience)
+            self._unscrubbed = not scrub(self.engine, patience)
         if transaction.appended or transaction.erased:
             self._wake()
 

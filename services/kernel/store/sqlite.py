@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine
 
 from services.kernel.store.backend import COLUMNS, Row
 from services.kernel.store.base import GENESIS, StoredEvent
-from services.kernel.store.engine import BUSY_SECONDS, begin_write
+from services.kernel.store.engine import begin_write
 
 _TABLES = (
     """
@@ -68,11 +68,7 @@ _READ_RAW = f"SELECT {_RAW} FROM events WHERE position > ? ORDER BY position LIM
 
 
 class SqliteBackend:
-    """Needs SQLite 3.38 or later (JSON and RETURNING built in).
-
-    Erased bytes leave the files: secure_delete overwrites them in the pages, and a truncating checkpoint follows the
-    commit. What the file system keeps of overwritten blocks, snapshots and backups is a matter of deployment.
-    """
+    """Needs SQLite 3.38 or later (JSON and RETURNING built in); erased bytes leave the files, see engine.scrub."""
 
     def create_schema(self, engine: Engine) -> None:
         """The write lock serialises processes that start at once."""
@@ -97,16 +93,6 @@ class SqliteBackend:
     def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
         """One prepared statement, stepped once a row."""
         connection.exec_driver_sql(_INSERT, list(rows))
-
-    def scrub(self, engine: Engine, patience_ms: int) -> bool:
-        """Moves the log into the database and truncates it, which no reader of an older snapshot may be needing."""
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql(f"PRAGMA busy_timeout={patience_ms}")
-            try:
-                busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
-            finally:
-                connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
-        return not busy
 
     def read_raw(self, connection: Connection, after: int, limit: int) -> Iterable[StoredEvent]:
         """Reads text as bytes: the driver would raise on what is no longer UTF-8."""
