@@ -100,15 +100,16 @@ class Feed:
         start = self._cursor
         digest = start.digest if start.store_id else b""
         request = ReadEventsRequest(store_id=start.store_id, after_position=start.position, after_digest=digest)
+        complete = False
         async for response in self._read_events(request):
             if response.HasField("run"):
                 run = self._verified(response.run)
                 if run is not None:
                     yield run
-            if response.caught_up:
-                self.caught_up.set()
-                return
-        raise ConnectionError("the owner's answer ended early")
+            complete = complete or response.caught_up
+        if not complete:
+            raise ConnectionError("the owner's answer ended early")
+        self.caught_up.set()
 
     def _verified(self, message: EventRun) -> Run | None:
         if not self._cursor.store_id:
