@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Final
 
 from planier.audit.v1.record_pb2 import DataReference
@@ -131,7 +131,7 @@ class IngestService:
         response.recorded_at.FromDatetime(from_microseconds(newest.recorded_at_us))
         return response
 
-    async def ReadEvents(self, request: ReadEventsRequest, call: Call) -> AsyncIterator[ReadEventsResponse]:  # noqa: ARG002
+    async def ReadEvents(self, request: ReadEventsRequest, call: Call) -> AsyncGenerator[ReadEventsResponse, None]:  # noqa: ARG002
         """Runs of events after a cursor."""
         async for response in read_events(self._store, request):
             yield response
