@@ -36,8 +36,9 @@ async def _unused(request: object, call: Call) -> None:
 
 
 async def _unused_stream(request: object, call: Call) -> AsyncIterator[None]:
-    for nothing in ():
-        yield nothing
+    nothing: tuple[None, ...] = ()
+    for each in nothing:
+        yield each
 
 
 for _method in SERVICE.methods:
