@@ -19,6 +19,7 @@ from planier.common.v1.release_pb2 import (
 from planier.ingest.v1.ingest_pb2 import DeclareFactsRequest
 
 from services.kernel.errors import Problem
+from services.kernel.guard import admission
 from services.kernel.guard.ports import Decision
 from services.kernel.rpc.call import Call
 from tests.fixtures.guard import Bench, consultation, deny, held, no_log, permit
@@ -171,6 +172,19 @@ async def test_a_permit_that_rests_on_nothing_is_a_denial() -> None:
         return Decision(permit(item), StorePosition(), "")
 
     bench.access.check = groundless  # type: ignore[method-assign]
+    problem = await refused(bench, QueryMapRequest(consultation=consultation()))
+    assert problem.reason == "CHECK_UNAVAILABLE"
+
+
+async def test_access_that_hesitates_too_long_is_a_denial(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "CHECK_SECONDS", 0.01)
+    bench = Bench()
+
+    async def silent(_: CheckItem) -> Decision:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    bench.access.check = silent  # type: ignore[assignment, method-assign]
     problem = await refused(bench, QueryMapRequest(consultation=consultation()))
     assert problem.reason == "CHECK_UNAVAILABLE"
 

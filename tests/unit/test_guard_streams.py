@@ -247,6 +247,23 @@ async def test_a_lease_that_cannot_be_renewed_closes_the_stream() -> None:
     assert (await until_closed(stream)).reason == "RECORD_UNAVAILABLE"
 
 
+async def test_past_its_lease_a_stream_releases_nothing_while_the_log_hesitates() -> None:
+    bench, source = Bench(service="audit", pace=PACE), Source()
+    source.put(1)
+    stream = opened(bench, source)
+    await anext(stream)
+    bench.gate.clear()
+    bench.clock.advance(301)
+    asked = len(bench.access.items)
+    await until(lambda: len(bench.access.items) >= asked + 2)
+    source.put(2)
+    closing = asyncio.create_task(until_closed(stream))
+    await until(source.queue.empty)
+    bench.gate.set()
+    assert (await closing).reason == "RECORD_UNAVAILABLE"
+    assert bench.log.records[-1].data.count == 1
+
+
 async def test_stopping_records_each_closing() -> None:
     bench, source = Bench(service="audit"), Source()
     source.put(1, 2)

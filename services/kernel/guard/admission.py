@@ -1,5 +1,6 @@
 """Who calls, for what purpose, and what access says about it: everything that precedes a grant."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ from services.kernel.guard.grant import Grant, Subject
 from services.kernel.guard.peers import Attempts
 from services.kernel.guard.ports import Checker, Decision
 from services.kernel.guard.records import INTERNAL, Ledger, Monotonic, timestamp
+from services.kernel.guard.remote import CHECK_SECONDS
 from services.kernel.guard.tokens import TokenVerifier
 from services.kernel.rpc.call import Invocation, Method
 from services.kernel.telemetry import Telemetry
@@ -119,7 +121,7 @@ class Admitter:
             raise await self._refused(record, problem) from error
 
     async def check(self, item: CheckItem) -> Decision:
-        """What access decides on the item, verified to be about it.
+        """What access decides on the item within 1 s, verified to be about it.
 
         Raises:
             Problem: UNAVAILABLE CHECK_UNAVAILABLE, whatever went wrong.
@@ -127,7 +129,8 @@ class Admitter:
         span = self._telemetry.begin("guard.check")
         outcome = "CHECK_UNAVAILABLE"
         try:
-            decision = verified(item, await self._checker.check(item))
+            async with asyncio.timeout(CHECK_SECONDS):
+                decision = verified(item, await self._checker.check(item))
             outcome = "OK"
         except Exception as error:
             raise unavailable(outcome, "the decision could not be obtained") from error
