@@ -195,8 +195,8 @@ def test_an_area_of_a_coarse_kind_becomes_a_point() -> None:
 def test_an_area_smaller_than_its_precision_becomes_a_point() -> None:
     fact = area(
         (5.3800, 43.2900),
-        (5.3801, 43.2900),
-        (5.3801, 43.2901),
+        (5.38001, 43.2900),
+        (5.38001, 43.29001),
         kind="SECURITY_OPERATION",
         source="scheduled-operations",
     )
