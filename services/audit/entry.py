@@ -61,7 +61,7 @@ def columns_of(record: AccessRecord) -> Columns:
     actor, occurred, decision = record.actor, record.occurred_at, record.decision
     clauses: Iterable[str] = decision.clauses
     if decision.withheld:
-        clauses = {*clauses, *(clause for withheld in decision.withheld for clause in withheld.clauses)}
+        clauses = dict.fromkeys([*clauses, *(clause for left_out in decision.withheld for clause in left_out.clauses)])
     return Columns(
         occurred.seconds * 1_000_000 + occurred.nanos // 1_000,
         record.kind,
@@ -81,19 +81,17 @@ def columns_of(record: AccessRecord) -> Columns:
 
 def is_storable(columns: Columns) -> bool:
     """Whether both engines can hold the columns: one record that they refuse would fail its whole batch."""
-    texts = columns.issuer, columns.subject, columns.party, columns.rpc, columns.consultation_id, columns.instance
+    occurred_at, kind, issuer, subject, party, rpc, purpose, _, look, instance, sequence, clauses, sources = columns
     return (
-        -_BIGGEST < columns.occurred_at < _BIGGEST
-        and 0 <= columns.kind <= _BIGGEST_ENUM
-        and 0 <= columns.purpose <= _BIGGEST_ENUM
-        and columns.sequence < _BIGGEST
-        and "\0" not in "".join(texts)
-        and "\0" not in columns.clauses
-        and "\0" not in columns.sources
+        -_BIGGEST < occurred_at < _BIGGEST
+        and 0 <= kind <= _BIGGEST_ENUM
+        and 0 <= purpose <= _BIGGEST_ENUM
+        and sequence < _BIGGEST
+        and "\0" not in f"{issuer}{subject}{party}{rpc}{look}{instance}{clauses}{sources}"
     )
 
 
 def joined(values: Iterable[str]) -> str:
-    """Sorted values between bars, so that a search for "|value|" finds whole values only."""
-    text = "|".join(sorted(values))
+    """Values between bars, so that a search for "|value|" finds whole values only."""
+    text = "|".join(values)
     return f"|{text}|" if text else ""

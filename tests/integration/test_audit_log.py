@@ -107,6 +107,7 @@ def test_within_one_batch_the_first_wins(log: AccessLog) -> None:
             access_record(record_id=record_id, kind=70_000).SerializeToString(),
         ),
         lambda record_id, _: (record_id, _far(record_id)),
+        lambda _, __: ("a\0b", access_record(record_id="a\0b").SerializeToString()),
     ],
 )
 def test_an_unfit_record_is_refused_alone(log: AccessLog, spoil: Callable[[str, bytes], tuple[str, bytes]]) -> None:
