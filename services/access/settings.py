@@ -25,7 +25,7 @@ class AccessSettings(ServiceSettings):
     prefecture_key_file: FilePath
     # https, or http on this machine.
     issuer_url: Annotated[
-        str, StringConstraints(pattern=r"^(https://|http://(localhost|127\.0\.0\.1|\[::1\])[:/])\S+$")
+        str, StringConstraints(pattern=r"^(https://|http://(localhost|127\.0\.0\.1|\[::1\])[:/])[^\s@]+$")
     ]
     client_id: Annotated[str, StringConstraints(min_length=1, max_length=255)]
     # A login counts as multi-factor when `amr` holds one of these, or `acr` is one of those.

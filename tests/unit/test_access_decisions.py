@@ -1,0 +1,109 @@
+"""What a verdict says beside permit or deny, and what it does when nothing is known."""
+
+from datetime import timedelta
+
+import pytest
+from planier.access.v1.access_pb2 import CheckItem
+from planier.access.v1.events_pb2 import PARTY_CITY, PARTY_PREFECTURE, ROLE_CITY_USER, ROLE_PREFECTURE_VALIDATOR
+from planier.common.v1.guard_pb2 import OPERATION_GOVERN
+from planier.common.v1.release_pb2 import PURPOSE_ADMINISTRATION, PURPOSE_SITUATION
+
+from services.access import decisions
+from services.access.convention import Identity, State
+from services.access.decisions import Decider
+from services.access.policy import Policy
+from tests.fixtures import access
+from tests.fixtures.access import NOW, check_item
+
+POLICY = Policy.load()
+
+
+@pytest.fixture(scope="module")
+def decider() -> Decider:
+    return Decider(POLICY, access.populated())
+
+
+@pytest.mark.parametrize("who", [access.DGA, access.CITY_USER, access.CORTEGE])
+def test_before_the_founding_everything_is_denied(who: Identity | str) -> None:
+    verdict = Decider(POLICY, State()).decide(check_item(who, purpose=PURPOSE_SITUATION))
+    assert (verdict.permit, list(verdict.clauses)) == (False, ["art2.documents"])
+
+
+def test_a_verdict_bears_the_id_of_its_item(decider: Decider) -> None:
+    items = [check_item(access.CITY_USER, purpose=PURPOSE_SITUATION) for _ in range(3)]
+    assert [decider.decide(item).check_id for item in items] == [item.check_id for item in items]
+
+
+def test_a_permit_names_title_party_role_organisation_and_versions(decider: Decider) -> None:
+    verdict = decider.decide(check_item(access.CITY_USER, purpose=PURPOSE_SITUATION))
+    assert verdict.clearance_id == access.CITY_CLEARANCE
+    assert (verdict.party, verdict.role) == (PARTY_CITY, ROLE_CITY_USER)
+    assert verdict.organisation == access.CITY_PERSON.service
+    assert [d.instrument.version for d in verdict.instruments] == ["2025-03", "1"]
+    assert list(verdict.clauses) == ["art6.habilitation", "art6.purpose", "art6.secure_access", "art9.term"]
+
+
+def test_an_office_is_named_by_its_role(decider: Decider) -> None:
+    verdict = decider.decide(check_item(access.VALIDATOR, OPERATION_GOVERN, "bindings", PURPOSE_ADMINISTRATION))
+    assert verdict.permit
+    assert verdict.clearance_id == "office:PREFECTURE_VALIDATOR"
+    assert (verdict.party, verdict.role) == (PARTY_PREFECTURE, ROLE_PREFECTURE_VALIDATOR)
+
+
+def test_no_verdict_names_a_person(decider: Decider) -> None:
+    for who in (access.CITY_USER, access.DGA, access.PREFECTURE_USER, access.STRANGER):
+        told = str(decider.decide(check_item(who, purpose=PURPOSE_SITUATION)))
+        for person in (access.CITY_PERSON, access.DGA_PERSON, access.PREFECTURE_PERSON):
+            assert person.usual_name not in told
+
+
+def test_an_item_without_a_decision_time_is_denied(decider: Decider) -> None:
+    item = check_item(access.CITY_USER, purpose=PURPOSE_SITUATION)
+    item.ClearField("decision_time")
+    assert not decider.decide(item).permit
+
+
+def test_an_item_without_a_subject_is_denied(decider: Decider) -> None:
+    item = check_item(access.CITY_USER, purpose=PURPOSE_SITUATION)
+    item.ClearField("subject")
+    assert not decider.decide(item).permit
+    assert not decider.decide(CheckItem(check_id="x")).permit
+
+
+def test_numbers_that_the_contract_does_not_know_are_denied(decider: Decider) -> None:
+    item = check_item(access.CITY_USER, purpose=PURPOSE_SITUATION)
+    for field in ("operation", "purpose"):
+        unknown = CheckItem()
+        unknown.CopyFrom(item)
+        setattr(unknown, field, 999)
+        verdict = decider.decide(unknown)
+        assert (verdict.permit, list(verdict.clauses)) == (False, ["default.deny"])
+
+
+def test_a_certificate_beside_a_person_gives_the_person_nothing(decider: Decider) -> None:
+    item = check_item(access.STRANGER, OPERATION_GOVERN, "declarations", sources=["demonstrations"])
+    item.subject.certificate_identity = access.CORTEGE
+    assert not decider.decide(item).permit
+
+
+@pytest.mark.parametrize("name", ["", 'x", "y', "é\n", "a" * 5000])
+def test_strange_names_are_denied_and_do_not_fail(decider: Decider, name: str) -> None:
+    assert not decider.decide(check_item(Identity(name, name), resource=name, sources=[name])).permit
+    assert not decider.decide(check_item(f"spiffe://{name}", resource="declarations")).permit
+
+
+def test_memory_is_bounded_and_forgetting_changes_nothing(decider: Decider, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decisions, "_MEMORY", 3)
+    small = Decider(POLICY, access.populated())
+    for number in range(10):
+        item = check_item(access.CITY_USER, purpose=PURPOSE_SITUATION, sources=["works", str(number)])
+        assert small.decide(item) == decider.decide(item)
+        assert len(small._memory) <= 3
+
+
+def test_two_moments_of_one_interval_are_one_decision() -> None:
+    fresh = Decider(POLICY, access.populated())
+    for minutes in range(5):
+        at = NOW + timedelta(minutes=minutes)
+        fresh.decide(check_item(access.CITY_USER, purpose=PURPOSE_SITUATION, at=at))
+    assert len(fresh._memory) == 1
