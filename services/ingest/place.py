@@ -65,11 +65,9 @@ def mend(geometry: Geometry, precision: Precision) -> bool:
         return False
     longitude, latitude = middle(geometry)
     if not geometry.HasField("line"):
-        kept = shapely.make_valid(_built(geometry))
-        parts = [part for part in getattr(kept, "geoms", (kept,)) if part.geom_type == "Polygon"]
-        parts += [
-            each for part in getattr(kept, "geoms", ()) if part.geom_type == "MultiPolygon" for each in part.geoms
-        ]
+        snapped = shapely.set_precision(shapely.make_valid(_built(geometry)), 10.0**-precision.decimals)
+        kept: Any = shapely.get_parts(shapely.get_parts(snapped))
+        parts = [part for part in kept if part.geom_type == "Polygon"]
         if parts and _rewrite(geometry, parts, precision.decimals):
             return True
     geometry.Clear()

@@ -219,3 +219,11 @@ def test_the_body_of_a_retry_does_not_depend_on_the_gazetteer() -> None:
     assert isinstance(other, Admitted)
     assert one.fact.title != other.fact.title
     assert one.body == other.body
+
+
+def test_an_area_that_its_precision_pinches_keeps_its_parts() -> None:
+    west, east = ((5.370, 43.290), (5.372, 43.290), (5.372, 43.2909999)), ((5.374, 43.290), (5.376, 43.290))
+    back = ((5.376, 43.292), (5.374, 43.292), (5.374, 43.291001), (5.372, 43.291001), (5.372, 43.292), (5.370, 43.292))
+    fact = area(*west, (5.374, 43.2909999), *east, *back, kind="OFFICIAL_VISIT", source="official-visits")
+    geometry = admit(fact, PREFECTURE).fact.geometry
+    assert [len(polygon.rings) for polygon in geometry.multi_polygon.polygons] == [1, 1]
