@@ -29,7 +29,7 @@ from planier.common.v1 import guard_pb2 as planier_dot_common_dot_v1_dot_guard__
 from planier.common.v1 import release_pb2 as planier_dot_common_dot_v1_dot_release__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cplanier/audit/v1/audit.proto\x12\x10planier.audit.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dplanier/audit/v1/record.proto\x1a\x1dplanier/common/v1/guard.proto\x1a\x1fplanier/common/v1/release.proto\"F\n\nRecordItem\x12\x1b\n\trecord_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1b\n\x06record\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\"I\n\rRecordRequest\x12\x38\n\x05items\x18\x01 \x03(\x0b\x32\x1c.planier.audit.v1.RecordItemB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"\x80\x01\n\x0cRecordResult\x12\x11\n\trecord_id\x18\x01 \x01(\t\x12\x30\n\x07outcome\x18\x02 \x01(\x0e\x32\x1f.planier.audit.v1.RecordOutcome\x12+\n\x07receipt\x18\x03 \x01(\x0b\x32\x1a.planier.common.v1.Receipt\"A\n\x0eRecordResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.planier.audit.v1.RecordResult\"\xa1\x01\n\rReplayRequest\x12=\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.ConsultationB\x06\xbaH\x03\xc8\x01\x01\x12.\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1e.planier.audit.v1.ReplayFilter\x12\x12\n\nfrom_index\x18\x03 \x01(\x04\x12\r\n\x05limit\x18\x04 \x01(\x04\"\x9c\x03\n\x0cReplayFilter\x12\x31\n\roccurred_from\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eoccurred_until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x06issuer\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x19\n\x07subject\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x16\n\x05party\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x14\x12+\n\x07purpose\x18\x06 \x01(\x0e\x32\x1a.planier.common.v1.Purpose\x12\x15\n\x03rpc\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x17\n\x06\x63lause\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18<\x12\x17\n\x06source\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18<\x12\x16\n\tpermitted\x18\n \x01(\x08H\x00\x88\x01\x01\x12\x1a\n\trecord_id\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18<\x12 \n\x0f\x63onsultation_id\x18\x0c \x01(\tB\x07\xbaH\x04r\x02\x18<B\x0c\n\n_permitted\"]\n\x0bReplayEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\x13\n\x06record\x18\x03 \x01(\x0cH\x00\x88\x01\x01\x12\x11\n\tleaf_hash\x18\x04 \x01(\x0c\x42\t\n\x07_record\"\x84\x01\n\x0eReplayResponse\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.planier.audit.v1.ReplayEntry\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark\"Q\n\x10VerifyLogRequest\x12=\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.ConsultationB\x06\xbaH\x03\xc8\x01\x01\"(\n\x08LogFault\x12\r\n\x05index\x18\x01 \x01(\x04\x12\r\n\x05\x66\x61ult\x18\x02 \x01(\t\"1\n\x0cSequenceHole\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0f\n\x07missing\x18\x02 \x01(\x04\"\xe4\x01\n\x11VerifyLogResponse\x12\r\n\x05sound\x18\x01 \x01(\x08\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x11\n\troot_hash\x18\x03 \x01(\x0c\x12\x0e\n\x06\x65rased\x18\x04 \x01(\x04\x12*\n\x06\x66\x61ults\x18\x05 \x03(\x0b\x32\x1a.planier.audit.v1.LogFault\x12-\n\x05holes\x18\x06 \x03(\x0b\x32\x1e.planier.audit.v1.SequenceHole\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark\"\x16\n\x14GetCheckpointRequest\"g\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x11\n\troot_hash\x18\x03 \x01(\x0c\x12\x14\n\x0cverifier_key\x18\x04 \x01(\t\"m\n\x18GetInclusionProofRequest\x12\x0f\n\x05index\x18\x01 \x01(\x04H\x00\x12\x1c\n\tleaf_hash\x18\x02 \x01(\x0c\x42\x07\xbaH\x04z\x02h H\x00\x12\x11\n\ttree_size\x18\x03 \x01(\x04\x42\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"M\n\x19GetInclusionProofResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c\"N\n\x1aGetConsistencyProofRequest\x12\x1b\n\nfirst_size\x18\x01 \x01(\x04\x42\x07\xbaH\x04\x32\x02(\x01\x12\x13\n\x0bsecond_size\x18\x02 \x01(\x04\"V\n\x1bGetConsistencyProofResponse\x12\x12\n\nfirst_size\x18\x01 \x01(\x04\x12\x13\n\x0bsecond_size\x18\x02 \x01(\x04\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c*\x85\x01\n\rRecordOutcome\x12\x1e\n\x1aRECORD_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17RECORD_OUTCOME_RECORDED\x10\x01\x12\x1b\n\x17RECORD_OUTCOME_CONFLICT\x10\x02\x12\x1a\n\x16RECORD_OUTCOME_INVALID\x10\x03\x32\xe1\x05\n\x0c\x41uditService\x12z\n\x06Record\x12\x1f.planier.audit.v1.RecordRequest\x1a .planier.audit.v1.RecordResponse\"-\xca\xda\x18)\x08\x02\x1a\naccess-log*\x06ingest*\tanalytics*\x06\x61\x63\x63\x65ss\x12\x65\n\x06Replay\x12\x1f.planier.audit.v1.ReplayRequest\x1a .planier.audit.v1.ReplayResponse\"\x16\xca\xda\x18\x12\x08\x01\x10\x03\x1a\naccess-log \x01\x30\x01\x12l\n\tVerifyLog\x12\".planier.audit.v1.VerifyLogRequest\x1a#.planier.audit.v1.VerifyLogResponse\"\x16\xca\xda\x18\x12\x08\x01\x10\x03\x1a\naccess-log \x01\x12t\n\rGetCheckpoint\x12&.planier.audit.v1.GetCheckpointRequest\x1a\'.planier.audit.v1.GetCheckpointResponse\"\x12\xca\xda\x18\x0e\x08\x03\x1a\naccess-log\x12\x80\x01\n\x11GetInclusionProof\x12*.planier.audit.v1.GetInclusionProofRequest\x1a+.planier.audit.v1.GetInclusionProofResponse\"\x12\xca\xda\x18\x0e\x08\x03\x1a\naccess-log\x12\x86\x01\n\x13GetConsistencyProof\x12,.planier.audit.v1.GetConsistencyProofRequest\x1a-.planier.audit.v1.GetConsistencyProofResponse\"\x12\xca\xda\x18\x0e\x08\x03\x1a\naccess-logb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cplanier/audit/v1/audit.proto\x12\x10planier.audit.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dplanier/audit/v1/record.proto\x1a\x1dplanier/common/v1/guard.proto\x1a\x1fplanier/common/v1/release.proto\"F\n\nRecordItem\x12\x1b\n\trecord_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1b\n\x06record\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\"I\n\rRecordRequest\x12\x38\n\x05items\x18\x01 \x03(\x0b\x32\x1c.planier.audit.v1.RecordItemB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"\x80\x01\n\x0cRecordResult\x12\x11\n\trecord_id\x18\x01 \x01(\t\x12\x30\n\x07outcome\x18\x02 \x01(\x0e\x32\x1f.planier.audit.v1.RecordOutcome\x12+\n\x07receipt\x18\x03 \x01(\x0b\x32\x1a.planier.common.v1.Receipt\"A\n\x0eRecordResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.planier.audit.v1.RecordResult\"\x99\x01\n\rReplayRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12.\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1e.planier.audit.v1.ReplayFilter\x12\x12\n\nfrom_index\x18\x03 \x01(\x04\x12\r\n\x05limit\x18\x04 \x01(\x04\"\x9c\x03\n\x0cReplayFilter\x12\x31\n\roccurred_from\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eoccurred_until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x06issuer\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x19\n\x07subject\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x16\n\x05party\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x14\x12+\n\x07purpose\x18\x06 \x01(\x0e\x32\x1a.planier.common.v1.Purpose\x12\x15\n\x03rpc\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x17\n\x06\x63lause\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18<\x12\x17\n\x06source\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18<\x12\x16\n\tpermitted\x18\n \x01(\x08H\x00\x88\x01\x01\x12\x1a\n\trecord_id\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18<\x12 \n\x0f\x63onsultation_id\x18\x0c \x01(\tB\x07\xbaH\x04r\x02\x18<B\x0c\n\n_permitted\"]\n\x0bReplayEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\x13\n\x06record\x18\x03 \x01(\x0cH\x00\x88\x01\x01\x12\x11\n\tleaf_hash\x18\x04 \x01(\x0c\x42\t\n\x07_record\"\x84\x01\n\x0eReplayResponse\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.planier.audit.v1.ReplayEntry\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark\"I\n\x10VerifyLogRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\"(\n\x08LogFault\x12\r\n\x05index\x18\x01 \x01(\x04\x12\r\n\x05\x66\x61ult\x18\x02 \x01(\t\"1\n\x0cSequenceHole\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0f\n\x07missing\x18\x02 \x01(\x04\"\xe4\x01\n\x11VerifyLogResponse\x12\r\n\x05sound\x18\x01 \x01(\x08\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x11\n\troot_hash\x18\x03 \x01(\x0c\x12\x0e\n\x06\x65rased\x18\x04 \x01(\x04\x12*\n\x06\x66\x61ults\x18\x05 \x03(\x0b\x32\x1a.planier.audit.v1.LogFault\x12-\n\x05holes\x18\x06 \x03(\x0b\x32\x1e.planier.audit.v1.SequenceHole\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark\"\x16\n\x14GetCheckpointRequest\"g\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x11\n\troot_hash\x18\x03 \x01(\x0c\x12\x14\n\x0cverifier_key\x18\x04 \x01(\t\"m\n\x18GetInclusionProofRequest\x12\x0f\n\x05index\x18\x01 \x01(\x04H\x00\x12\x1c\n\tleaf_hash\x18\x02 \x01(\x0c\x42\x07\xbaH\x04z\x02h H\x00\x12\x11\n\ttree_size\x18\x03 \x01(\x04\x42\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"M\n\x19GetInclusionProofResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c\"N\n\x1aGetConsistencyProofRequest\x12\x1b\n\nfirst_size\x18\x01 \x01(\x04\x42\x07\xbaH\x04\x32\x02(\x01\x12\x13\n\x0bsecond_size\x18\x02 \x01(\x04\"V\n\x1bGetConsistencyProofResponse\x12\x12\n\nfirst_size\x18\x01 \x01(\x04\x12\x13\n\x0bsecond_size\x18\x02 \x01(\x04\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c*\x85\x01\n\rRecordOutcome\x12\x1e\n\x1aRECORD_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17RECORD_OUTCOME_RECORDED\x10\x01\x12\x1b\n\x17RECORD_OUTCOME_CONFLICT\x10\x02\x12\x1a\n\x16RECORD_OUTCOME_INVALID\x10\x03\x32\xe1\x05\n\x0c\x41uditService\x12z\n\x06Record\x12\x1f.planier.audit.v1.RecordRequest\x1a .planier.audit.v1.RecordResponse\"-\xca\xda\x18)\x08\x02\x1a\naccess-log*\x06ingest*\tanalytics*\x06\x61\x63\x63\x65ss\x12\x65\n\x06Replay\x12\x1f.planier.audit.v1.ReplayRequest\x1a .planier.audit.v1.ReplayResponse\"\x16\xca\xda\x18\x12\x08\x01\x10\x03\x1a\naccess-log \x01\x30\x01\x12l\n\tVerifyLog\x12\".planier.audit.v1.VerifyLogRequest\x1a#.planier.audit.v1.VerifyLogResponse\"\x16\xca\xda\x18\x12\x08\x01\x10\x03\x1a\naccess-log \x01\x12t\n\rGetCheckpoint\x12&.planier.audit.v1.GetCheckpointRequest\x1a\'.planier.audit.v1.GetCheckpointResponse\"\x12\xca\xda\x18\x0e\x08\x03\x1a\naccess-log\x12\x80\x01\n\x11GetInclusionProof\x12*.planier.audit.v1.GetInclusionProofRequest\x1a+.planier.audit.v1.GetInclusionProofResponse\"\x12\xca\xda\x18\x0e\x08\x03\x1a\naccess-log\x12\x86\x01\n\x13GetConsistencyProof\x12,.planier.audit.v1.GetConsistencyProofRequest\x1a-.planier.audit.v1.GetConsistencyProofResponse\"\x12\xca\xda\x18\x0e\x08\x03\x1a\naccess-logb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,8 +42,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDITEM'].fields_by_name['record']._serialized_options = b'\272H\010z\006\020\001\030\200\200\004'
   _globals['_RECORDREQUEST'].fields_by_name['items']._loaded_options = None
   _globals['_RECORDREQUEST'].fields_by_name['items']._serialized_options = b'\272H\010\222\001\005\010\001\020\350\007'
-  _globals['_REPLAYREQUEST'].fields_by_name['consultation']._loaded_options = None
-  _globals['_REPLAYREQUEST'].fields_by_name['consultation']._serialized_options = b'\272H\003\310\001\001'
   _globals['_REPLAYFILTER'].fields_by_name['issuer']._loaded_options = None
   _globals['_REPLAYFILTER'].fields_by_name['issuer']._serialized_options = b'\272H\005r\003\030\310\001'
   _globals['_REPLAYFILTER'].fields_by_name['subject']._loaded_options = None
@@ -60,8 +58,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLAYFILTER'].fields_by_name['record_id']._serialized_options = b'\272H\004r\002\030<'
   _globals['_REPLAYFILTER'].fields_by_name['consultation_id']._loaded_options = None
   _globals['_REPLAYFILTER'].fields_by_name['consultation_id']._serialized_options = b'\272H\004r\002\030<'
-  _globals['_VERIFYLOGREQUEST'].fields_by_name['consultation']._loaded_options = None
-  _globals['_VERIFYLOGREQUEST'].fields_by_name['consultation']._serialized_options = b'\272H\003\310\001\001'
   _globals['_GETINCLUSIONPROOFREQUEST'].oneofs_by_name['target']._loaded_options = None
   _globals['_GETINCLUSIONPROOFREQUEST'].oneofs_by_name['target']._serialized_options = b'\272H\002\010\001'
   _globals['_GETINCLUSIONPROOFREQUEST'].fields_by_name['leaf_hash']._loaded_options = None
@@ -80,8 +76,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDITSERVICE'].methods_by_name['GetInclusionProof']._serialized_options = b'\312\332\030\016\010\003\032\naccess-log'
   _globals['_AUDITSERVICE'].methods_by_name['GetConsistencyProof']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['GetConsistencyProof']._serialized_options = b'\312\332\030\016\010\003\032\naccess-log'
-  _globals['_RECORDOUTCOME']._serialized_start=2256
-  _globals['_RECORDOUTCOME']._serialized_end=2389
+  _globals['_RECORDOUTCOME']._serialized_start=2240
+  _globals['_RECORDOUTCOME']._serialized_end=2373
   _globals['_RECORDITEM']._serialized_start=207
   _globals['_RECORDITEM']._serialized_end=277
   _globals['_RECORDREQUEST']._serialized_start=279
@@ -91,33 +87,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDRESPONSE']._serialized_start=485
   _globals['_RECORDRESPONSE']._serialized_end=550
   _globals['_REPLAYREQUEST']._serialized_start=553
-  _globals['_REPLAYREQUEST']._serialized_end=714
-  _globals['_REPLAYFILTER']._serialized_start=717
-  _globals['_REPLAYFILTER']._serialized_end=1129
-  _globals['_REPLAYENTRY']._serialized_start=1131
-  _globals['_REPLAYENTRY']._serialized_end=1224
-  _globals['_REPLAYRESPONSE']._serialized_start=1227
-  _globals['_REPLAYRESPONSE']._serialized_end=1359
-  _globals['_VERIFYLOGREQUEST']._serialized_start=1361
-  _globals['_VERIFYLOGREQUEST']._serialized_end=1442
-  _globals['_LOGFAULT']._serialized_start=1444
-  _globals['_LOGFAULT']._serialized_end=1484
-  _globals['_SEQUENCEHOLE']._serialized_start=1486
-  _globals['_SEQUENCEHOLE']._serialized_end=1535
-  _globals['_VERIFYLOGRESPONSE']._serialized_start=1538
-  _globals['_VERIFYLOGRESPONSE']._serialized_end=1766
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1768
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1790
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1792
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1895
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=1897
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=2006
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=2008
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=2085
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=2087
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=2165
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=2167
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=2253
-  _globals['_AUDITSERVICE']._serialized_start=2392
-  _globals['_AUDITSERVICE']._serialized_end=3129
+  _globals['_REPLAYREQUEST']._serialized_end=706
+  _globals['_REPLAYFILTER']._serialized_start=709
+  _globals['_REPLAYFILTER']._serialized_end=1121
+  _globals['_REPLAYENTRY']._serialized_start=1123
+  _globals['_REPLAYENTRY']._serialized_end=1216
+  _globals['_REPLAYRESPONSE']._serialized_start=1219
+  _globals['_REPLAYRESPONSE']._serialized_end=1351
+  _globals['_VERIFYLOGREQUEST']._serialized_start=1353
+  _globals['_VERIFYLOGREQUEST']._serialized_end=1426
+  _globals['_LOGFAULT']._serialized_start=1428
+  _globals['_LOGFAULT']._serialized_end=1468
+  _globals['_SEQUENCEHOLE']._serialized_start=1470
+  _globals['_SEQUENCEHOLE']._serialized_end=1519
+  _globals['_VERIFYLOGRESPONSE']._serialized_start=1522
+  _globals['_VERIFYLOGRESPONSE']._serialized_end=1750
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1752
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1774
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1776
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1879
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=1881
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=1990
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=1992
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=2069
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=2071
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=2149
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=2151
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=2237
+  _globals['_AUDITSERVICE']._serialized_start=2376
+  _globals['_AUDITSERVICE']._serialized_end=3113
 # @@protoc_insertion_point(module_scope)

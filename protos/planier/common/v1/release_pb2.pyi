@@ -89,7 +89,9 @@ Global___MotiveCode: _TypeAlias = MotiveCode  # noqa: Y015
 
 @_typing.final
 class Consultation(_message.Message):
-    """The unit of audit: one look that a person takes, refined as they pan, zoom and filter under the same id."""
+    """The unit of audit: one look that a person takes, refined as they pan, zoom and filter under the same id.
+    Required, but left to the guard: a look that states none is a recorded refusal (art6.purpose), not a malformed request.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

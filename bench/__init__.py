@@ -1,0 +1,1 @@
+"""Figures beside their ceilings and peers, measured in the same run."""

@@ -1,0 +1,1 @@
+"""Plain programs with no product in them: what the building blocks can do on this machine, in this hour."""

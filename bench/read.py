@@ -1,0 +1,146 @@
+"""Audited reads and records beside a bare echo: 64 callers, then one."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from planier.analytics.v1.analytics_pb2 import BoundingBox, QueryMapRequest
+from planier.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
+from planier.audit.v1.audit_pb2 import RecordItem, RecordRequest
+from planier.audit.v1.audit_pb2_grpc import AuditServiceStub
+from planier.audit.v1.record_pb2 import RECORD_KIND_RELEASE, AccessRecord, Actor
+from planier.common.v1.fact_pb2 import Period
+
+from bench.callers import Pace, closed_loop
+from bench.harness import Row, medians, row
+from bench.peers.echo import METHOD
+from bench.system import System, running
+from services.cli import session
+from services.cli.connection import channel
+from services.cli.cortege import declare
+from services.demo.past import past_facts
+from services.kernel.clock import RandomIds
+from services.kernel.rpc.tls import TlsFiles, channel_credentials
+
+CALLERS = 64
+SECONDS = 6.0
+FACTS = 20_000
+MESSAGE = b"x" * 200
+DAY = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+def rows() -> list[Row]:
+    """Every figure of this file."""
+    with running() as system, echo(system) as port:
+        asyncio.run(_load(system))
+
+        def bare(callers: int) -> Pace:
+            return asyncio.run(_echo(system, port, callers))
+
+        def read(callers: int) -> Pace:
+            return asyncio.run(_read(system, callers))
+
+        echo64, read64, record64 = medians(
+            lambda: bare(CALLERS).rate, lambda: read(CALLERS).rate, lambda: asyncio.run(_record(system)).rate
+        )
+        echo1, read1 = medians(lambda: bare(1).p50, lambda: read(1).p50)
+    plain = f"bare grpc.aio mTLS echo, {CALLERS} callers"
+    return [
+        row(f"audited read, {CALLERS} callers", read64, "calls/s", plain, echo64, ">= 0.4"),
+        row(f"Record, one per call, {CALLERS} callers", record64, "calls/s", plain, echo64, ">= 0.6"),
+        row("audited read, one caller: p50", read1, "ms", "bare echo, one caller", echo1, "<= 5"),
+    ]
+
+
+def telemetry_rows() -> list[Row]:
+    """What telemetry costs on the audited read: sampled at the head, sent to a collector that takes everything."""
+    with collector() as endpoint, running() as plain, running({"OTLP_ENDPOINT": endpoint}) as traced:
+        for system in (plain, traced):
+            asyncio.run(_load(system))
+        off, on = medians(
+            lambda: asyncio.run(_read(plain, CALLERS)).rate, lambda: asyncio.run(_read(traced, CALLERS)).rate
+        )
+    return [row("audited read with telemetry on", on, "calls/s", "the same with it off", off, ">= 0.75")]
+
+
+@contextmanager
+def echo(system: System) -> Iterator[int]:
+    """The bare echo in a process of its own."""
+    command = [sys.executable, "-m", "bench.peers.echo", str(system.layout.pki)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        try:
+            yield int(child.stdout.readline())
+        finally:
+            child.terminate()
+
+
+@contextmanager
+def collector() -> Iterator[str]:
+    """An OTLP endpoint that accepts and forgets, in a process of its own."""
+    command = [sys.executable, "-m", "bench.peers.collector"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(child.stdout.readline())}"
+        finally:
+            child.terminate()
+
+
+async def _load(system: System) -> None:
+    facts = past_facts(1, DAY.date(), FACTS, since=DAY.date() - timedelta(days=365))
+    async for _ in declare(system.profile, facts, "city-importer", "bench"):
+        pass
+
+
+async def _echo(system: System, port: int, callers: int) -> Pace:
+    pki = system.layout.pki
+    files = TlsFiles(pki / "workstation.pem", pki / "workstation.key", pki / "ca.pem")
+    options = (("grpc.ssl_target_name_override", "analytics"),)
+    async with grpc.aio.secure_channel(f"127.0.0.1:{port}", channel_credentials(files), options=options) as opened:
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = opened.unary_unary(METHOD)
+        await call(MESSAGE)
+        return await closed_loop(lambda: call(MESSAGE, timeout=10), callers, SECONDS)
+
+
+async def _read(system: System, callers: int) -> Pace:
+    signed_in = await session.sign_in(system.profile, "duty-officer")
+    request = QueryMapRequest(
+        consultation=session.consultation("SITUATION", "mesure"),
+        box=BoundingBox(west=5.36, south=43.28, east=5.40, north=43.31),
+        period=Period(start=_stamp(DAY - timedelta(days=2)), end=_stamp(DAY - timedelta(days=1))),
+    )
+    async with channel(system.profile, "analytics") as opened:
+        query = AnalyticsServiceStub(opened).QueryMap
+        answer = await query(request, timeout=10, metadata=signed_in.metadata)
+        assert answer.total > 5
+        return await closed_loop(lambda: query(request, timeout=10, metadata=signed_in.metadata), callers, SECONDS)
+
+
+async def _record(system: System) -> Pace:
+    ids = RandomIds()
+    actor = Actor(issuer="bench", subject="bench", party="CITY")
+
+    async with channel(system.profile, "audit", "analytics") as opened:
+        record = AuditServiceStub(opened).Record
+
+        async def step() -> None:
+            record_id = ids.new()
+            content = AccessRecord(record_id=record_id, instance="bench", kind=RECORD_KIND_RELEASE, actor=actor)
+            content.occurred_at.GetCurrentTime()
+            item = RecordItem(record_id=record_id, record=content.SerializeToString())
+            answer = await record(RecordRequest(items=[item]), timeout=10)
+            assert answer.results[0].receipt.signature
+
+        return await closed_loop(step, CALLERS, SECONDS)
+
+
+def _stamp(moment: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
