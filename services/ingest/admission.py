@@ -1,7 +1,7 @@
 """What a declaration must be before anything is decided on it: valid, listed, its authority's own, and about nobody."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import protovalidate
 from planier.common.v1.fact_pb2 import Attribute, Fact
@@ -40,8 +40,7 @@ class Authority:
     sources: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """A fact fit for storage. `body` is what a retry is compared with: the declaration, its place reduced."""
 
     fact_id: str

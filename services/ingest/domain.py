@@ -45,11 +45,10 @@ STATES: Final[Mapping[Action, "DeclarationState.ValueType"]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """One change asked for; `body` is its canonical bytes, compared under a salt, `salt` a fresh one.
 
-    An erasure has no revision (0) and no body.
+    An erasure has no revision (0) and no body. A tuple, as whatever is made once a fact: half the cost of a dataclass.
     """
 
     action: Action
@@ -61,7 +60,7 @@ class Command:
 
 
 class Revision(NamedTuple):
-    """One accepted revision; salt and digest are empty once erased. A tuple: it is made twice a fact."""
+    """One accepted revision; salt and digest are empty once erased."""
 
     number: int
     state: "DeclarationState.ValueType"

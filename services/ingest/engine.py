@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy.exc import DBAPIError
 
@@ -39,8 +39,7 @@ MOST_WAITING: Final = 16_000
 MOST_WAITING_UNARY: Final = 64_000
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """Durable: by this call, or (`duplicate`) before it; `position` is where in the store."""
 
     revision: Revision

@@ -2,8 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from planier.ingest.v1.events_pb2 import (
     CancellationReason,
@@ -27,8 +26,7 @@ _ERASED: Final = FactErased.DESCRIPTOR.full_name
 ERASING_TYPES: Final = (_ERASED,)
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """One command with the event that it becomes if it is accepted; `erasure` goes to the ledger first."""
 
     command: Command

