@@ -82,7 +82,7 @@ def place(fact: fact_pb2.Fact) -> Placement:
     else:
         west, south, east, north, longitude, latitude = _extent(shape_of(geometry))
         cell = h3.latlng_to_cell(latitude / E7, longitude / E7, CELL_RESOLUTION)
-    bucket = _bucket(cell, max(east - west, north - south), ends - starts, several)
+    bucket = _bucket(longitude, latitude, max(east - west, north - south), ends - starts, several)
     return Placement(starts, ends, west, south, east, north, longitude, latitude, cell, bucket)
 
 
@@ -91,12 +91,15 @@ def parent(cell: int, resolution: int) -> int:
     return (cell & ~(0xF << 52)) | (resolution << 52) | ((1 << (3 * (15 - resolution))) - 1)
 
 
-def _bucket(cell: int, extent: int, span_us: int, several: bool) -> int:
-    """The 24 lowest bits of a cell of resolution 7 or coarser say nothing: 16 of them hold the classes."""
+def _bucket(longitude: int, latitude: int, extent: int, span_us: int, several: bool) -> int:
+    """The 24 lowest bits of a cell of resolution 7 or coarser say nothing: 16 of them hold the classes.
+
+    The coarse cell is the one that the point lies in, not the fine cell's ancestor: H3's children bulge out.
+    """
     level = 0
     while level < NO_CELL and extent > EXTENTS[level][0]:
         level += 1
-    coarse = parent(cell, EXTENTS[level][1]) if level < NO_CELL else 0
+    coarse = h3.latlng_to_cell(latitude / E7, longitude / E7, EXTENTS[level][1]) if level < NO_CELL else 0
     duration = 0
     while span_us > SHORTEST_US << (2 * duration):
         duration += 1

@@ -29,6 +29,12 @@ def test_a_bucket_holds_the_box_and_the_duration_of_its_facts(
     assert span_us <= promised.span_us
 
 
+def test_a_point_whose_fine_cell_bulges_out_of_its_parent_is_in_its_bucket() -> None:
+    where = place(built.fact(geometry=built.point(5.306, 43.204)))
+    assert where.longitude > bucket_of(parent(where.cell, 7) & ~0xFFFF).east
+    assert where.longitude <= bucket_of(where.bucket).east
+
+
 @given(anywhere, st.integers(0, CELL_RESOLUTION))
 def test_parents_are_those_of_h3(point: tuple[float, float], resolution: int) -> None:
     cell = h3.latlng_to_cell(point[1], point[0], CELL_RESOLUTION)
