@@ -78,7 +78,7 @@ def rows() -> list[Row]:
     """Closed loop in batches of 500 on SQLite."""
     with running() as system, bare_sqlite() as bare:
         ours, plain, library = medians(
-            lambda: asyncio.run(_ours(system, _sqlite_count(system))),
+            lambda: asyncio.run(_ours(system, system.projected())),
             lambda: asyncio.run(_closed_loop(_bare_target(bare))),
             lambda: _library("sqlite", tempfile.mkdtemp(dir=WORK)),
         )
@@ -129,7 +129,7 @@ def visible_rows() -> list[Row]:
 def overload_rows() -> list[Row]:
     """Twice a closed loop's load: the greatest lag of the read model, and the growth of resident memory."""
     with running() as system:
-        asyncio.run(_ours(system, _sqlite_count(system)))
+        asyncio.run(_ours(system, system.projected()))
         before = {name: system.resident(name) for name in SERVICES}
         lag = asyncio.run(_overload(system, streams=2, facts=2 * FACTS))
         first = {name: system.resident(name) for name in SERVICES}
@@ -153,7 +153,7 @@ async def _ours(system: System, arrived: Count) -> float:
 
 
 def _our_target(system: System) -> Target:
-    return Target(_our_send(system), _sqlite_count(system))
+    return Target(_our_send(system), system.projected())
 
 
 def _our_send(system: System) -> Callable[[AsyncIterator[StreamFactsRequest]], AsyncIterator[object]]:
@@ -251,16 +251,9 @@ async def _until(arrived: Count, wanted: int) -> None:
         await asyncio.sleep(0.002)
 
 
-def _sqlite_count(system: System) -> Count:
-    """How far analytics has committed, read from its own file as any reader would see it."""
-    connection = system.sqlite("analytics")
-    query = "SELECT coalesce(max(position), 0) FROM projection_positions"
-    return lambda: int(connection.execute(query).fetchone()[0])
-
-
 def _postgres_count(url: str) -> Count:
     connection = psycopg.connect(url, autocommit=True)
-    query = "SELECT coalesce(max(position), 0) FROM projection_positions"
+    query = "SELECT coalesce(max(position), 0) FROM projections"
 
     def count() -> int:
         found = connection.execute(query).fetchone()

@@ -96,6 +96,9 @@ async def _load(system: System) -> None:
     facts = past_facts(1, DAY.date(), FACTS, since=DAY.date() - timedelta(days=365))
     async for _ in declare(system.profile, facts, "city-importer", "bench"):
         pass
+    projected = system.projected()
+    while projected() < FACTS:  # noqa: ASYNC110 -- another process moves it
+        await asyncio.sleep(0.05)
 
 
 async def _echo(system: System, port: int, callers: int) -> Pace:

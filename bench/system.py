@@ -5,7 +5,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +69,12 @@ class System:
         text = Path(f"/proc/{self.supervisor.pid(name)}/stat").read_text()
         fields = text[text.rindex(")") + 2 :].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def projected(self) -> Callable[[], int]:
+        """How far analytics has committed, read from its own SQLite file as any reader would see it."""
+        connection = self.sqlite("analytics")
+        query = "SELECT coalesce(max(position), 0) FROM projections"
+        return lambda: int(connection.execute(query).fetchone()[0])
 
     def sqlite(self, service: str) -> sqlite3.Connection:
         """A reader's connection to a service's own file."""
