@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +16,27 @@ from services.analytics.placement import E7, polygon_of
 from services.kernel.errors import Problem, Violation, invalid
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Area:
-    """A box, in 1e-7 degree, that holds the whole area; the area itself for shapely; whether they are the same."""
+    """A box, in 1e-7 degree, that holds the whole area; the polygon, where the area is not that box itself."""
 
     west: int
     south: int
     east: int
     north: int
-    shape: BaseGeometry
-    is_box: bool
+    polygon: BaseGeometry | None = None
+
+    @property
+    def is_box(self) -> bool:
+        """Whether the area is the whole box."""
+        return self.polygon is None
+
+    @cached_property
+    def shape(self) -> BaseGeometry:
+        """The area for shapely, prepared; made when first needed: most questions about a box never need it."""
+        shape = _box_shape(self) if self.polygon is None else self.polygon
+        shapely.prepare(shape)
+        return shape
 
     def holds_box(self, west: int, south: int, east: int, north: int) -> bool:
         """Whether the box is surely within; a polygon never says so."""
@@ -46,16 +58,7 @@ class Area:
 def area_of_box(box: BoundingBox) -> Area:
     """The box on the grid of 1e-7 degree, on which points are stored: a point returned as its corner is within."""
     west, south, east, north = (round(edge * E7) for edge in (box.west, box.south, box.east, box.north))
-    corners = [(x / E7, y / E7) for x, y in ((west, south), (east, south), (east, north), (west, north))]
-    if west == east or south == north:
-        # A box without surface is a line or a point; as a polygon it would be invalid.
-        shape: BaseGeometry = (
-            shapely.Point(corners[0]) if corners[0] == corners[2] else shapely.LineString(corners[::2])
-        )
-    else:
-        shape = shapely.Polygon(corners)
-    shapely.prepare(shape)
-    return Area(west, south, east, north, shape, is_box=True)
+    return Area(west, south, east, north)
 
 
 def area_of_polygon(polygon: fact_pb2.Polygon) -> Area:
@@ -66,10 +69,17 @@ def area_of_polygon(polygon: fact_pb2.Polygon) -> Area:
     if not shape.is_valid:
         raise _invalid("valid", "rings must not cross themselves or each other")
     west, south, east, north = shape.bounds
-    shapely.prepare(shape)
-    return Area(
-        math.floor(west * E7), math.floor(south * E7), math.ceil(east * E7), math.ceil(north * E7), shape, is_box=False
-    )
+    return Area(math.floor(west * E7), math.floor(south * E7), math.ceil(east * E7), math.ceil(north * E7), shape)
+
+
+def _box_shape(box: Area) -> BaseGeometry:
+    """A box without surface is a line or a point; as a polygon it would be invalid."""
+    west, south, east, north = (edge / E7 for edge in (box.west, box.south, box.east, box.north))
+    if (west, south) == (east, north):
+        return shapely.Point(west, south)
+    if west == east or south == north:
+        return shapely.LineString([(west, south), (east, north)])
+    return shapely.Polygon([(west, south), (east, south), (east, north), (west, north)])
 
 
 def _invalid(rule: str, description: str) -> Problem:

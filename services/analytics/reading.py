@@ -1,9 +1,9 @@
 """One read transaction: the answer and the position it was read at are of the same instant; never waits for writes."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -11,13 +11,18 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from services.analytics.bulk import run
 from services.analytics.projections import FactProjection
+from services.kernel.batching import Batcher
 from services.kernel.errors import unavailable
 from services.kernel.store.base import GENESIS, Position
 from services.kernel.store.engine import open_engine
 
 Answer = TypeVar("Answer")
 
-THREADS = 4
+Question = Callable[[Connection], Any]
+
+THREADS = 2
+# Questions in one transaction: a wide one must not hold up a crowd.
+QUESTIONS = 16
 _POSITION = "SELECT version, store_id, position, digest FROM projections WHERE name = ?"
 # A swap renames tables: without these locks a PostgreSQL snapshot taken before it could read tables filled after it.
 # In the order of the swap (kernel/projection.py), else the two wait for each other.
@@ -34,16 +39,23 @@ def open_for_reading(url: str) -> Engine:
 
 
 class ReadModel:
-    """Runs questions in threads of its own, so that reads never queue behind the follower's writes."""
+    """Runs questions in threads of its own, so that reads never queue behind the follower's writes.
+
+    Questions that arrive while others are under way share the next transaction: a thread's turn and a transaction cost
+    more than a small question.
+    """
 
     def __init__(self, engine: Engine, is_caught_up: Callable[[], bool]) -> None:
         self._engine = engine
         self._is_caught_up = is_caught_up
         self._threads = ThreadPoolExecutor(THREADS, "read-model")
+        self._batcher: Batcher[Question, tuple[Position, Any]] = Batcher(
+            self._send, max_items=QUESTIONS, max_in_flight=THREADS
+        )
 
     async def read(self, question: Callable[[Connection], Answer]) -> tuple[Position, Answer]:
         """The answer and its position. Raises Problem UNAVAILABLE READ_MODEL_NOT_READY before the first load."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, question)
+        return await self._batcher.submit(question)
 
     async def position(self) -> Position:
         """How far ingest was followed."""
@@ -55,13 +67,16 @@ class ReadModel:
         self._threads.shutdown()
         self._engine.dispose()
 
-    def _read(self, question: Callable[[Connection], Answer]) -> tuple[Position, Answer]:
+    async def _send(self, questions: Sequence[Question]) -> Sequence[tuple[Position, Any] | Exception]:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, questions)
+
+    def _read(self, questions: Sequence[Question]) -> list[tuple[Position, Any] | Exception]:
         with self._engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql(_LOCK)
             position = self._position(connection)
             if position is not None:
-                return position, question(connection)
+                return [_answer(connection, position, question) for question in questions]
         raise unavailable("READ_MODEL_NOT_READY", "the read model is being loaded")
 
     def _position(self, connection: Connection) -> Position | None:
@@ -70,6 +85,13 @@ class ReadModel:
         if version != FactProjection.version or not (store_id or self._is_caught_up()):
             return None
         return Position(store_id, position, bytes(digest) if store_id else GENESIS)
+
+
+def _answer(connection: Connection, position: Position, question: Question) -> tuple[Position, Any] | Exception:
+    try:
+        return position, question(connection)
+    except Exception as error:  # noqa: BLE001 -- one question's failure is not its neighbours'
+        return error
 
 
 def _configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:

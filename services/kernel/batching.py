@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar, cast
 
+from services.kernel import traces
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -15,7 +17,8 @@ class Batcher(Generic[Item, Result]):
     `send` takes 1 to `max_items` items in order of submission and returns as many results in the same order, an
     Exception in the place of a result being that item's own failure. An exception raised by `send` is everyone's.
     At most `max_in_flight` batches are under way. An item whose submitter gave up before its batch left is not sent;
-    afterwards it runs to its end with the others: cancelling one never cancels the batch.
+    afterwards it runs to its end with the others: cancelling one never cancels the batch. `send` works for the traces of
+    all submitters (traces.work_for).
     """
 
     def __init__(
@@ -30,7 +33,7 @@ class Batcher(Generic[Item, Result]):
         self._send = send
         self._max_items = max_items
         self._max_in_flight = max_in_flight
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._waiting: deque[tuple[Item, asyncio.Future[Result], str]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -39,7 +42,7 @@ class Batcher(Generic[Item, Result]):
         if self._closed:
             raise RuntimeError("the batcher is closed")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        self._waiting.append((item, future, traces.current.get()))
         if len(self._workers) < self._max_in_flight:
             # The task starts at the loop's next turn, so what is submitted in this turn leaves together.
             worker = asyncio.create_task(self._work())
@@ -54,13 +57,18 @@ class Batcher(Generic[Item, Result]):
             await asyncio.gather(*self._workers, return_exceptions=True)
 
     async def _work(self) -> None:
-        batch: list[tuple[Item, asyncio.Future[Result]]] = []
+        batch: list[tuple[Item, asyncio.Future[Result], str]] = []
         try:
             while batch := self._next_batch():
-                _settle(batch, await self._verdicts([item for item, _ in batch]))
+                # This task began in the context of one submitter, and serves others too.
+                traces.work_for(traceparent for _, _, traceparent in batch)
+                _settle(batch, await self._verdicts([item for item, _, _ in batch]))
+                # What is ready to run may submit: under load one turn of the loop more makes batches several times
+                # larger, and a message costs as much as forty items. Idle, it costs a turn that nobody waits for.
+                await asyncio.sleep(0)
         except asyncio.CancelledError:
             # Only the end of the loop cancels a worker: nobody may wait for ever.
-            for _, future in [*batch, *self._waiting]:
+            for _, future, _ in [*batch, *self._waiting]:
                 future.cancel()
             self._waiting.clear()
             raise
@@ -68,8 +76,8 @@ class Batcher(Generic[Item, Result]):
             # Here and not only in the callback, which runs a turn later: an item submitted in between needs a worker.
             self._workers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
-    def _next_batch(self) -> list[tuple[Item, asyncio.Future[Result]]]:
-        batch: list[tuple[Item, asyncio.Future[Result]]] = []
+    def _next_batch(self) -> list[tuple[Item, asyncio.Future[Result], str]]:
+        batch: list[tuple[Item, asyncio.Future[Result], str]] = []
         while self._waiting and len(batch) < self._max_items:
             entry = self._waiting.popleft()
             if not entry[1].done():
@@ -86,8 +94,8 @@ class Batcher(Generic[Item, Result]):
         return verdicts
 
 
-def _settle(batch: Sequence[tuple[Item, asyncio.Future[Result]]], verdicts: Sequence[Result | Exception]) -> None:
-    for (_, future), verdict in zip(batch, verdicts, strict=True):
+def _settle(batch: Sequence[tuple[Item, asyncio.Future[Result], str]], verdicts: Sequence[Result | Exception]) -> None:
+    for (_, future, _), verdict in zip(batch, verdicts, strict=True):
         if future.done():
             continue
         if isinstance(verdict, Exception):
