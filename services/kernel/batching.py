@@ -17,8 +17,8 @@ class Batcher(Generic[Item, Result]):
     `send` takes 1 to `max_items` items in order of submission and returns as many results in the same order, an
     Exception in the place of a result being that item's own failure. An exception raised by `send` is everyone's.
     At most `max_in_flight` batches are under way. An item whose submitter gave up before its batch left is not sent;
-    afterwards it runs to its end with the others: cancelling one never cancels the batch. `send` works for the traces of
-    all submitters (traces.work_for).
+    afterwards it runs to its end with the others: cancelling one never cancels the batch. `send` works for
+    the traces of all submitters (traces.work_for).
     """
 
     def __init__(
