@@ -75,6 +75,21 @@ class PermissiveServicer(WireServicer):
         return pb.CancelFactResponse()
 
 
+async def test_writing_to_a_stream_that_ended_is_the_problem_that_ended_it(files: Callable[[str], TlsFiles]) -> None:
+    async with (
+        served(files(SERVER_NAME), SERVICE, WireServicer(), FailingTwice(), OFF) as (_, port),
+        channel_to(port, files(CLIENT_NAME), OFF) as channel,
+    ):
+        stub: Any = IngestServiceStub(channel)
+        stream = stub.StreamFacts(timeout=10)
+        await stream.write(pb.StreamFactsRequest(batch=batch("A")))
+        with pytest.raises(Problem):
+            await stream.read()
+        with pytest.raises(Problem) as failed:
+            await stream.write(pb.StreamFactsRequest(batch=batch("B")))
+    assert (failed.value.code, failed.value.reason) == (grpc.StatusCode.UNAVAILABLE, "RECORD_UNAVAILABLE")
+
+
 async def test_a_service_that_is_not_there_is_a_problem_without_addresses(files: Callable[[str], TlsFiles]) -> None:
     async with channel_to(1, files(CLIENT_NAME), OFF) as channel:
         with pytest.raises(Problem) as failed:

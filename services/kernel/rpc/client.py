@@ -3,6 +3,7 @@
 The calls wrap gRPC's own instead of going through its interceptors, which cost a task and two objects more per call.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
@@ -12,7 +13,7 @@ import grpc
 from opentelemetry.trace import SpanKind
 
 from services.kernel import traces
-from services.kernel.errors import Problem, invalid
+from services.kernel.errors import Problem, invalid, unavailable
 from services.kernel.rpc import status
 from services.kernel.rpc.retries import service_config
 from services.kernel.rpc.tls import TlsFiles, channel_credentials
@@ -190,19 +191,22 @@ class Stream:
         except grpc.aio.AioRpcError as error:
             raise self._failed(error) from error
         if message is grpc.aio.EOF:
-            code = await self._call.code()
-            if code is not grpc.StatusCode.OK:
-                details, trailing = await self._call.details(), await self._call.trailing_metadata()
-                raise self._failed(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, details))
+            await self._require_ok()
             self._ended("OK")
         return message
 
     async def write(self, request: Any) -> None:
-        """Sends one request; waits while the other side does not read. Problem where the call has failed."""
+        """Sends one request; waits while the other side does not read. Problem where the call has ended."""
         try:
             await self._call.write(request)
         except grpc.aio.AioRpcError as error:
             raise self._failed(error) from error
+        except asyncio.InvalidStateError:
+            # gRPC's word for a call that ended between two writes, of whatever; of a writer's own mistake too.
+            if not self._call.done():
+                raise
+            await self._require_ok()
+            raise unavailable("STREAM_ENDED", "the other side ended the stream before this request") from None
 
     async def done_writing(self) -> None:
         """Says that no request follows."""
@@ -212,6 +216,13 @@ class Stream:
         """Gives the call up."""
         self._call.cancel()
         self._ended("CANCELLED")
+
+    async def _require_ok(self) -> None:
+        """Raises the Problem that an ended call ended with."""
+        code = await self._call.code()
+        if code is not grpc.StatusCode.OK:
+            details, trailing = await self._call.details(), await self._call.trailing_metadata()
+            raise self._failed(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, details))
 
     def _failed(self, error: grpc.aio.AioRpcError) -> Problem:
         problem = status.decode(error)
