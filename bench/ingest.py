@@ -335,11 +335,14 @@ def _bare_processes(folder: Path, first: str, second: str) -> Iterator[int]:
     children = [subprocess.Popen(command(configuration), stderr=subprocess.DEVNULL)]
     try:
         time.sleep(0.5)
+        said = []
         for role in ("ingest", "writer"):
             program = [sys.executable, "-m", "bench.peers.pipeline", role, str(config)]
-            children.append(subprocess.Popen(program, stdout=subprocess.PIPE))
-        lines = [child.stdout.readline() for child in children[1:] if child.stdout]
-        yield int(lines[0])
+            child = subprocess.Popen(program, stdout=subprocess.PIPE)
+            children.append(child)
+            assert child.stdout is not None
+            said.append(child.stdout.readline())
+        yield int(said[0])
     finally:
         for child in children:
             child.terminate()

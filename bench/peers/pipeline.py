@@ -132,6 +132,8 @@ async def writer(config: dict[str, Any]) -> None:
             messages = await subscription.fetch(16, timeout=1)
         except TimeoutError:
             continue
+        if not messages:
+            continue
         write([row for message in messages for row in rows_of(DeclareFactsRequest.FromString(message.data))])
         await messages[-1].ack()
 
