@@ -21,6 +21,7 @@ from services.access.service import AccessServicer, Founding
 from services.access.settings import AccessSettings
 from services.access.snapshot import StateCache
 from services.kernel.clock import Clock, Ids, RandomIds, SystemClock
+from services.kernel.config import CannotStart
 from services.kernel.guard.guard import Guard
 from services.kernel.guard.ports import Recorder
 from services.kernel.guard.remote import RemoteRecorder
@@ -33,7 +34,7 @@ from services.kernel.store.opening import open_store
 from services.kernel.telemetry import Telemetry
 
 
-class AnnexMismatchError(RuntimeError):
+class AnnexMismatchError(CannotStart):
     """The annex of this deployment is not the one that the parties signed: the service does not start."""
 
 
@@ -55,6 +56,9 @@ class Access:
     guard: Guard
     # In order: what is still to be recorded first, then the network, the store last.
     closing: tuple[Callable[[], Awaitable[None]], ...]
+
+    async def ready(self) -> None:
+        """Serves as soon as it listens: its state is its own store."""
 
     async def close(self) -> None:
         """Records what is still to be recorded, then lets go of everything; once the server is drained."""
@@ -91,7 +95,7 @@ async def build(settings: AccessSettings, telemetry: Telemetry) -> Access:
     founding = founding_of(settings)
     await asyncio.to_thread(require_signed_annex, core.cache, founding)
     audit = open_channel(settings.audit_address, settings.tls, telemetry, server_name="audit")
-    recorder = RemoteRecorder(audit)
+    recorder = RemoteRecorder(audit, telemetry)
 
     async def close_store() -> None:
         await asyncio.to_thread(store.close)

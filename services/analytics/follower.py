@@ -6,9 +6,13 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Protocol
 
+from opentelemetry.trace import SpanKind
+
 from services.kernel.bus.runs import Run
+from services.kernel.clock import Clock, SystemClock, microseconds
 from services.kernel.projection import Diverged, Gap, ProjectionRunner, Rebuild, RebuildNeeded
-from services.kernel.store.base import Position
+from services.kernel.store.base import Position, StoredEvent
+from services.kernel.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +35,20 @@ class RunSource(Protocol):
 class Follower:
     """Applies ingest's runs in order, exactly once, in worker threads."""
 
-    def __init__(self, runner: ProjectionRunner, feed: RunSource, *, retry_seconds: float = RETRY_SECONDS) -> None:
+    def __init__(
+        self,
+        runner: ProjectionRunner,
+        feed: RunSource,
+        *,
+        retry_seconds: float = RETRY_SECONDS,
+        telemetry: Telemetry | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self._runner = runner
         self._feed = feed
         self._retry_seconds = retry_seconds
+        self._telemetry = telemetry or Telemetry.off()
+        self._clock = clock or SystemClock()
         self._diverged = False
         # Set once everything that ingest had at some moment of this process's life is applied.
         self.caught_up = asyncio.Event()
@@ -90,12 +104,21 @@ class Follower:
                 sink = rebuild or self._runner
                 events = [event for run in batch for event in run.events]
                 first, last = batch[0], batch[-1]
-                await asyncio.to_thread(sink.advance, first.store_id, first.previous_digest, events, last.digest)
+                causes = (run.traceparent for run in batch)
+                with self._telemetry.following("projection.apply", SpanKind.INTERNAL, causes):
+                    await asyncio.to_thread(sink.advance, first.store_id, first.previous_digest, events, last.digest)
+                if settled:
+                    self._measure(events[-1])
             if not settled and self._feed.caught_up.is_set() and queue.empty():
                 settled = rebuild is None or await self._swapped(rebuild)
                 if settled:
                     rebuild = None
                     self.caught_up.set()
+
+    def _measure(self, newest: StoredEvent) -> None:
+        if self._telemetry.is_on:
+            lag = max(0, microseconds(self._clock.now()) - newest.recorded_at_us) / 1_000_000
+            self._telemetry.measure("planier.projection.lag", lag, projection="facts")
 
     async def _swapped(self, rebuild: Rebuild) -> bool:
         try:

@@ -50,22 +50,23 @@ class Analytics:
     remotes: tuple[RemoteChecker, RemoteRecorder]
     channels: tuple[grpc.aio.Channel, ...]
     writer: Engine
+    following: "asyncio.Task[None]"
 
-    async def caught_up(self, following: "asyncio.Task[None]") -> None:
+    async def ready(self) -> None:
         """Returns once all that ingest had is applied; raises what ended the follower before."""
         told = asyncio.create_task(self.follower.caught_up.wait())
         try:
-            await asyncio.wait((told, following), return_when=asyncio.FIRST_COMPLETED)
-            if following.done():
-                following.result()
+            await asyncio.wait((told, self.following), return_when=asyncio.FIRST_COMPLETED)
+            if self.following.done():
+                self.following.result()
         finally:
             told.cancel()
 
-    async def close(self, following: "asyncio.Task[None]") -> None:
+    async def close(self) -> None:
         """Stops following, records what is still to be recorded, then lets go of everything."""
-        following.cancel()
+        self.following.cancel()
         with suppress(asyncio.CancelledError):
-            await following
+            await self.following
         await self.guard.close()
         for remote in self.remotes:
             await remote.close()
@@ -87,9 +88,9 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
     audit = open_to(settings.audit_address, server_name="audit")
     ingest = open_to(settings.ingest_address, server_name="ingest")
     bus = Connection(BusSettings(settings.nats_url, settings.service, settings.tls)) if settings.nats_url else None
-    follower = Follower(runner, feed_of(ingest, bus))
+    follower = Follower(runner, feed_of(ingest, bus, telemetry), telemetry=telemetry)
     model = ReadModel(open_for_reading(settings.database_url), follower.caught_up.is_set)
-    checker, recorder = RemoteChecker(access), RemoteRecorder(audit)
+    checker, recorder = RemoteChecker(access, telemetry), RemoteRecorder(audit, telemetry)
     guard = Guard(
         service=settings.service,
         instance=settings.instance,
@@ -104,10 +105,11 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
     bindings = [(DESCRIPTOR.services_by_name["AnalyticsService"], AnalyticsServicer(model))]
     server = Server(settings=settings, bindings=bindings, guard=guard, telemetry=telemetry)
     remotes = (checker, recorder)
-    return Analytics(server, guard, follower, model, bus, remotes, (access, audit, ingest), writer)
+    following = asyncio.create_task(follower.run())
+    return Analytics(server, guard, follower, model, bus, remotes, (access, audit, ingest), writer, following)
 
 
-def feed_of(ingest: grpc.aio.Channel, bus: Connection | None) -> Feed:
+def feed_of(ingest: grpc.aio.Channel, bus: Connection | None, telemetry: Telemetry) -> Feed:
     """Ingest's events: live from the bus where there is one, from ingest itself otherwise and after any gap."""
     stub = IngestServiceStub(ingest)
     topic = next(topic for topic in TOPICS if topic.owner == "ingest")
@@ -115,7 +117,8 @@ def feed_of(ingest: grpc.aio.Channel, bus: Connection | None) -> Feed:
     def read_events(request: ReadEventsRequest) -> AsyncIterable[ReadEventsResponse]:
         return stub.ReadEvents(request, timeout=READ_EVENTS_SECONDS)
 
-    return Feed(read_events=read_events, subscribe=functools.partial(subscribe, bus, topic) if bus else None)
+    live = functools.partial(subscribe, bus, topic) if bus else None
+    return Feed(read_events=read_events, subscribe=live, telemetry=telemetry)
 
 
 def open_for_writing(url: str) -> Engine:

@@ -32,6 +32,9 @@ class Audit:
     # In order: what is still to be recorded first, then the log, the network last.
     closing: tuple[Callable[[], Awaitable[None]], ...]
 
+    async def ready(self) -> None:
+        """Serves as soon as it listens: its log is open by then."""
+
     async def close(self) -> None:
         """Records what is still to be recorded, then lets go of everything; once the server is drained."""
         for close in self.closing:
@@ -45,7 +48,7 @@ async def build(settings: AuditSettings, telemetry: Telemetry) -> Audit:
         LogBroken: the stored tree is not the one that was signed. ValueError: the key file holds another kind of key.
     """
     access = open_channel(settings.access_address, settings.tls, telemetry, server_name="access")
-    checker = RemoteChecker(access)
+    checker = RemoteChecker(access, telemetry)
     verifier = TokenVerifier({}, SystemClock(), KeyLoader(access))
     try:
         audit = await assemble(settings, telemetry, checker, verifier)

@@ -7,6 +7,7 @@ from typing import Final
 from planier.access.v1.access_pb2 import GetCommitmentsRequest
 from planier.access.v1.access_pb2_grpc import AccessServiceStub
 
+from services.kernel.config import CannotStart
 from services.kernel.errors import Problem
 from services.kernel.registry import Registry
 
@@ -16,7 +17,7 @@ PAUSE_SECONDS: Final = 0.5
 logger = logging.getLogger(__name__)
 
 
-class AnnexMismatchError(RuntimeError):
+class AnnexMismatchError(CannotStart):
     """The annex of this deployment is not the one that the parties signed: the service does not start."""
 
 

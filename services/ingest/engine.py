@@ -31,6 +31,7 @@ from services.kernel.clock import Ids, microseconds
 from services.kernel.errors import unavailable
 from services.kernel.store.base import Append, Conflict, Transaction
 from services.kernel.store.sql import SqlEventStore
+from services.kernel.traces import recorded_among
 
 # Facts in one transaction: about 0.2 s under the lock.
 MOST_IN_TRANSACTION: Final = 8_000
@@ -133,7 +134,7 @@ class Engine:
     def commit(self, batches: Sequence[Batch]) -> list[Sequence[Answer]]:
         """One transaction: look up, decide, append, index. Blocking."""
         orders = [order for batch in batches for order in batch.orders]
-        with self._store.write(traceparent=batches[0].traceparent) as transaction:
+        with self._store.write(traceparent=_cause(batches)) as transaction:
             writing = Writing(transaction)
             answers = writing.decide(orders, find(transaction.connection, {o.command.fact_id for o in orders}))
             for erasure in writing.erasures:
@@ -211,6 +212,12 @@ class Writing:
         if isinstance(answer, Refusal) or answer.revision.position:
             return answer
         return Kept(self._written[fact_id, answer.revision.number], answer.duplicate)
+
+
+def _cause(batches: Sequence[Batch]) -> str:
+    """The one traceparent that a transaction's events bear: of its first recorded call, if there is one."""
+    recorded = recorded_among(batch.traceparent for batch in batches)
+    return recorded[0] if recorded else batches[0].traceparent
 
 
 def _groups(batches: Sequence[Batch]) -> Iterator[list[Batch]]:

@@ -36,6 +36,7 @@ from planier.ingest.v1.ingest_pb2 import (
 from services.ingest.admission import SECURE_ENTRY, Admission, Admitted, Authority
 from services.ingest.domain import Refusal, fact_id_of
 from services.ingest.engine import Answer, Engine
+from services.ingest.entry import measure_entry
 from services.ingest.ledger import Erasure
 from services.ingest.orders import Order, amending, cancelling, declaring, erasing
 from services.kernel.bus.replication import read_events
@@ -45,6 +46,7 @@ from services.kernel.registry import Registry
 from services.kernel.rpc.call import Call
 from services.kernel.screening import find_personal_data
 from services.kernel.store.base import EventStore
+from services.kernel.telemetry import Telemetry
 
 # Facts admitted before other calls have their turn: 2 ms.
 _STRIDE: Final = 100
@@ -56,13 +58,21 @@ class IngestService:
     """IngestService of protos/planier/ingest/v1/ingest.proto."""
 
     def __init__(
-        self, *, registry: Registry, admission: Admission, engine: Engine, store: EventStore, ids: Ids
+        self,
+        *,
+        registry: Registry,
+        admission: Admission,
+        engine: Engine,
+        store: EventStore,
+        ids: Ids,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._registry = registry
         self._admission = admission
         self._engine = engine
         self._store = store
         self._ids = ids
+        self._telemetry = telemetry or Telemetry.off()
         self._annex_signed = False
 
     def open_door(self) -> None:
@@ -172,7 +182,10 @@ class IngestService:
             admissions.append(self._admission.admit(fact, authority))
         admitted = [item for item in admissions if isinstance(item, Admitted)]
         orders = declaring(admitted, grant.party, grant.record_id, self._ids)
-        answers = iter(await self._engine.apply(orders, patient=patient, traceparent=call.invocation.traceparent))
+        applied = await self._engine.apply(orders, patient=patient, traceparent=call.invocation.traceparent)
+        if self._telemetry.is_on:
+            measure_entry(self._telemetry, grant.party, admitted, applied)
+        answers = iter(applied)
         return DeclareFactsResponse(
             verdicts=[
                 _refused(fact, item)

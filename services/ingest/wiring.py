@@ -44,6 +44,7 @@ class Ingest:
     """The service of one process, ready to be served; `ready` returns once the annex in use is the signed one."""
 
     server: Server
+    guard: Guard
     ready: Callable[[], Awaitable[None]]
     closing: tuple[Callable[[], Awaitable[None]], ...]
 
@@ -62,7 +63,7 @@ async def build(settings: IngestSettings, telemetry: Telemetry) -> Ingest:
     await asyncio.to_thread(engine.open)
     access = open_channel(settings.access_address, settings.tls, telemetry, server_name="access")
     audit = open_channel(settings.audit_address, settings.tls, telemetry, server_name="audit")
-    checker, recorder = RemoteChecker(access), RemoteRecorder(audit)
+    checker, recorder = RemoteChecker(access, telemetry), RemoteRecorder(audit, telemetry)
     guard = Guard(
         service=settings.service,
         instance=settings.instance,
@@ -75,10 +76,12 @@ async def build(settings: IngestSettings, telemetry: Telemetry) -> Ingest:
         telemetry=telemetry,
     )
     admission = Admission(registry, territory)
-    servicer = IngestService(registry=registry, admission=admission, engine=engine, store=store, ids=ids)
+    servicer = IngestService(
+        registry=registry, admission=admission, engine=engine, store=store, ids=ids, telemetry=telemetry
+    )
     bindings = [(DESCRIPTOR.services_by_name["IngestService"], servicer)]
     server = Server(settings=settings, bindings=bindings, guard=guard, telemetry=telemetry)
-    stop_relay = await _start_relay(settings, store)
+    stop_relay = await _start_relay(settings, store, telemetry)
 
     async def ready() -> None:
         await await_signed(AccessServiceStub(access), registry)
@@ -88,17 +91,20 @@ async def build(settings: IngestSettings, telemetry: Telemetry) -> Ingest:
         await asyncio.to_thread(store.close)
 
     closing = (engine.close, guard.close, checker.close, recorder.close, access.close, audit.close, stop_relay)
-    return Ingest(server, ready, (*closing, close_store))
+    return Ingest(server, guard, ready, (*closing, close_store))
 
 
-async def _start_relay(settings: IngestSettings, store: SqlEventStore) -> Callable[[], Awaitable[None]]:
+async def _start_relay(
+    settings: IngestSettings, store: SqlEventStore, telemetry: Telemetry
+) -> Callable[[], Awaitable[None]]:
     """Publishes the store's events while the process runs; without a bus, readers ask the owner."""
     if not settings.nats_url:
         return _nothing
     connection = Connection(BusSettings(settings.nats_url, settings.service, settings.tls))
     runs = await asyncio.to_thread(RunLedger, store.engine, _TOPIC.stream)
     publisher = JetStreamPublisher(connection, _TOPIC, runs, SystemClock())
-    task = asyncio.create_task(Relay(store, publisher, runs, erasing_types=ERASING_TYPES).run())
+    relay = Relay(store, publisher, runs, erasing_types=ERASING_TYPES, telemetry=telemetry)
+    task = asyncio.create_task(relay.run())
     task.add_done_callback(_tell)
 
     async def stop() -> None:

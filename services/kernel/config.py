@@ -24,6 +24,10 @@ OptionalAddress = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_.:\[\]
 OptionalUrl = Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$")]
 
 
+class CannotStart(RuntimeError):  # noqa: N818 -- what the operator reads
+    """This deployment was given what it must not run with; says what in words that hold no secret."""
+
+
 class ServiceSettings(BaseSettings):
     """What every service needs; a service adds its own fields, or narrows these, in a subclass.
 

@@ -10,6 +10,8 @@ from typing import Any, TextIO
 from services.kernel import traces
 from services.kernel.config import ServiceSettings
 
+# Their INFO lines hold the URLs that were asked for.
+_TELL_REQUESTS = ("httpx", "httpcore", "urllib3")
 _OF_EVERY_RECORD = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime"})
 
 
@@ -70,4 +72,6 @@ def configure(settings: ServiceSettings) -> None:
         root.removeHandler(other)
     root.addHandler(handler)
     root.setLevel(settings.log_level)
+    for name in _TELL_REQUESTS:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.captureWarnings(capture=True)

@@ -1,7 +1,7 @@
 """Traces and metrics by OpenTelemetry; off unless an OTLP endpoint is given, and then free of charge."""
 
 import random
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, Self
@@ -11,13 +11,14 @@ from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.metrics import Counter, Histogram
+from opentelemetry.metrics import _Gauge as Gauge
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from services.kernel import traces
 from services.kernel.config import ServiceSettings
@@ -27,25 +28,53 @@ SCOPE = "planier"
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One instrument: what it counts or measures, in which unit, under which attributes."""
+    """One instrument: what it counts or measures, in which unit, under which attributes, a histogram's bounds."""
 
-    kind: Literal["counter", "histogram"]
+    kind: Literal["counter", "histogram", "gauge"]
     unit: str
     description: str
     attributes: tuple[str, ...]
+    bounds: tuple[float, ...] = ()
+
+
+# A call takes 1 ms idle and seconds when all is wrong; OpenTelemetry's own bounds begin at 5 s.
+_CALLS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_LAGS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600)
+_ITEMS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+# An hour to a year: law and practice count in days (a demonstration is declared 3 to 15 days ahead).
+_AHEAD = (3600, 21_600, 86_400, 259_200, 604_800, 1_296_000, 2_592_000, 7_776_000, 31_536_000)
 
 
 # The whole of what is measured; docs/telemetry.md shows it, tests/unit/test_telemetry.py holds both to the code.
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         "planier.rpc.server.duration": Metric(
-            "histogram", "s", "Time from a call's arrival to its answer, streams included.", ("method", "outcome")
+            "histogram",
+            "s",
+            "Time from a call's arrival to its answer, streams included.",
+            ("method", "outcome"),
+            _CALLS,
         ),
         "planier.rpc.client.duration": Metric(
-            "histogram", "s", "Time a caller waited for an answer of another service.", ("method", "outcome")
+            "histogram", "s", "Time a caller waited for an answer of another service.", ("method", "outcome"), _CALLS
         ),
         "planier.door.refused": Metric(
             "counter", "{connection}", "Connections that ended in the TLS handshake.", ("reason",)
+        ),
+        "planier.batch.size": Metric(
+            "histogram", "{item}", "Decisions or records asked for in one message.", ("method",), _ITEMS
+        ),
+        "planier.declaration.lead_time": Metric(
+            "histogram", "s", "From recording to start, of facts recorded before they start.", ("authority",), _AHEAD
+        ),
+        "planier.declaration.entry_lag": Metric(
+            "histogram", "s", "From start to recording, of facts recorded after they start.", ("authority",), _AHEAD
+        ),
+        "planier.relay.lag": Metric(
+            "gauge", "s", "Age of the oldest event that is not on the bus; 0 when all are.", ("stream",)
+        ),
+        "planier.projection.lag": Metric(
+            "histogram", "s", "From an event's recording to its being in the read model.", ("projection",), _LAGS
         ),
     }
 )
@@ -115,6 +144,7 @@ class Telemetry:
         self._ratio = ratio
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
+        self._gauges: dict[str, Gauge] = {}
         if metering:
             self._create_instruments(metering)
 
@@ -161,10 +191,12 @@ class Telemetry:
         """Whether anything can be recorded."""
         return self._tracer is not None
 
-    def begin(self, name: str, kind: SpanKind = SpanKind.INTERNAL, *, parent: str = "") -> Span:
+    def begin(
+        self, name: str, kind: SpanKind = SpanKind.INTERNAL, *, parent: str = "", links: Iterable[str] = ()
+    ) -> Span:
         """A span under `parent` (a traceparent, not trusted), else under the current one, else of a new trace.
 
-        Whoever begins a span ends it.
+        `links` are traceparents of other recorded traces that this work is for. Whoever begins a span ends it.
         """
         if not (parent and traces.is_valid(parent)):
             parent = traces.current.get()
@@ -176,14 +208,24 @@ class Telemetry:
             return _recorded(self._tracer.start_span(name, Context(), kind))
         if not traces.is_sampled(parent):
             return Span(parent, None)
-        remote = SpanContext(
-            int(parent[3:35], 16), int(parent[36:52], 16), is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)
-        )
-        return _recorded(self._tracer.start_span(name, trace.set_span_in_context(NonRecordingSpan(remote)), kind))
+        context = trace.set_span_in_context(NonRecordingSpan(_remote(parent)))
+        return _recorded(self._tracer.start_span(name, context, kind, links=[Link(_remote(link)) for link in links]))
+
+    def begin_following(self, name: str, kind: SpanKind, causes: Iterable[str]) -> Span:
+        """A span of work that follows calls, such as a message's: under the first recorded one, linked to the others.
+
+        `causes` are traceparents, not trusted; where none is of a recorded trace, nothing is recorded.
+        """
+        recorded = traces.recorded_among(causes) if self._tracer is not None else ()
+        return self.begin(name, kind, parent=recorded[0], links=recorded[1:]) if recorded else Span("", None)
 
     def span(self, name: str, kind: SpanKind = SpanKind.INTERNAL, *, parent: str = "") -> "SpanBlock":
         """A span around a `with` block, current inside it; an exception that leaves the block marks it as a fault."""
         return SpanBlock(self.begin(name, kind, parent=parent))
+
+    def following(self, name: str, kind: SpanKind, causes: Iterable[str]) -> "SpanBlock":
+        """`begin_following` around a `with` block."""
+        return SpanBlock(self.begin_following(name, kind, causes))
 
     def inject(self, carrier: MutableMapping[str, str]) -> None:
         """Writes the current traceparent into the headers of a message, if there is one."""
@@ -205,6 +247,11 @@ class Telemetry:
         if self._metering is not None:
             self._histograms[name].record(value, attributes)
 
+    def state(self, name: str, value: float, **attributes: str) -> None:
+        """Sets a gauge of METRICS; KeyError where the table has none of that name."""
+        if self._metering is not None:
+            self._gauges[name].set(value, attributes)
+
     def shutdown(self) -> None:
         """Sends what is pending and stops; blocks for some seconds where the collector is gone."""
         if self._tracing is not None:
@@ -217,8 +264,17 @@ class Telemetry:
         for name, metric in METRICS.items():
             if metric.kind == "counter":
                 self._counters[name] = meter.create_counter(name, metric.unit, metric.description)
+            elif metric.kind == "gauge":
+                self._gauges[name] = meter.create_gauge(name, metric.unit, metric.description)
             else:
-                self._histograms[name] = meter.create_histogram(name, metric.unit, metric.description)
+                self._histograms[name] = meter.create_histogram(
+                    name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=metric.bounds
+                )
+
+
+def _remote(traceparent: str) -> SpanContext:
+    trace_id, span_id = int(traceparent[3:35], 16), int(traceparent[36:52], 16)
+    return SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
 
 def _recorded(span: trace.Span) -> Span:

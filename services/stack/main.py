@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 
@@ -49,17 +49,22 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the local stack until Ctrl-C; 1 where a part could not start or died."""
     options = _options(arguments)
     layout = Layout(options.home.resolve(), options.port_base, options.territory.resolve())
+    telemetry = {"OTLP_ENDPOINT": options.otlp_endpoint, "TRACE_RATIO": str(options.trace_ratio)}
     supervisor = Supervisor(layout.logs)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     layout.ready.unlink(missing_ok=True)
     try:
-        start(layout, supervisor, stop)
+        start(layout, supervisor, stop, telemetry if options.otlp_endpoint else {})
         if not stop.is_set():
             populate(layout, demo=options.demo, past=options.past)
             layout.ready.write_text(str(os.getpid()))
-            console.print(f"ready: {', '.join(f'{name} {layout.address(name)}' for name in SERVICES)}", highlight=False, soft_wrap=True)
+            console.print(
+                f"ready: {', '.join(f'{name} {layout.address(name)}' for name in SERVICES)}",
+                highlight=False,
+                soft_wrap=True,
+            )
             console.print(NEXT.format(logs=layout.logs), highlight=False, soft_wrap=True)
             _watch(supervisor, stop)
     except (Died, TimeoutError) as trouble:
@@ -72,18 +77,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def start(layout: Layout, supervisor: Supervisor, stop: threading.Event) -> None:
-    """Prepares the installation and starts every process, each once those it needs serve."""
+def start(layout: Layout, supervisor: Supervisor, stop: threading.Event, extra: Mapping[str, str]) -> None:
+    """Prepares the installation and starts every process, each once those it needs serve; `extra` settings for all."""
     layout.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     issue(layout.pki, ("broker", *SERVICES, *CLIENTS))
     create_keys(layout.keys)
     layout.write_profile()
     (layout.home / "supervisor").write_text(str(os.getpid()))
     _start(supervisor, [plan.broker(layout), plan.issuer(layout)], stop)
-    _start(supervisor, [plan.service(layout, "audit"), plan.service(layout, "access")], stop)
+    _start(supervisor, [plan.service(layout, name, extra) for name in ("audit", "access")], stop)
     if not stop.is_set() and asyncio.run(founding.found(layout)):
         asyncio.run(founding.clear(layout))
-    _start(supervisor, [plan.service(layout, "ingest"), plan.service(layout, "analytics")], stop)
+    _start(supervisor, [plan.service(layout, name, extra) for name in ("ingest", "analytics")], stop)
 
 
 def populate(layout: Layout, *, demo: bool, past: int) -> None:
@@ -132,6 +137,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--territory", type=Path, default=territory, help="the territory served")
     parser.add_argument("--no-demo", dest="demo", action="store_false", help="no demonstration data")
     parser.add_argument("--past", type=int, default=DEMO_PAST, help="past facts in the demonstration data")
+    parser.add_argument("--otlp-endpoint", default="", help="where traces and metrics go, OTLP over HTTP")
+    parser.add_argument("--trace-ratio", type=float, default=1.0, help="share of calls that begin a recorded trace")
     return parser.parse_args(arguments)
 
 

@@ -103,6 +103,8 @@ def test_every_instrument_of_the_table_is_made_and_no_other() -> None:
         attributes = dict.fromkeys(metric.attributes, "X")
         if metric.kind == "counter":
             recording.telemetry.count(name, 1, **attributes)
+        elif metric.kind == "gauge":
+            recording.telemetry.state(name, 0.5, **attributes)
         else:
             recording.telemetry.measure(name, 0.5, **attributes)
     data = recording.reader.get_metrics_data()
@@ -114,8 +116,8 @@ def test_every_instrument_of_the_table_is_made_and_no_other() -> None:
 
 
 def test_the_code_uses_each_instrument_of_the_table_and_no_other() -> None:
-    use = re.compile(r'\.(count|measure)\(\s*"(planier\.[a-z_.]+)"')
-    kinds = {"count": "counter", "measure": "histogram"}
+    use = re.compile(r'\.(count|measure|state)\(\s*"(planier\.[a-z_.]+)"')
+    kinds = {"count": "counter", "measure": "histogram", "state": "gauge"}
     sources = [path.read_text() for path in (ROOT / "services").rglob("*.py")]
     used = {(name, kinds[verb]) for source in sources for verb, name in use.findall(source)}
     assert used == {(name, metric.kind) for name, metric in METRICS.items()}

@@ -4,8 +4,10 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 
 import grpc
+from opentelemetry.trace import SpanKind
 from planier.common.v1.event_pb2 import EventRun, ReadEventsRequest, ReadEventsResponse
 
 from services.kernel.bus.base import BusUnavailable, RunSubscription, SubscriptionLost
@@ -15,6 +17,7 @@ from services.kernel.errors import Problem
 from services.kernel.projection import Diverged
 from services.kernel.store.base import GENESIS, Position
 from services.kernel.store.chain import ChainBroken
+from services.kernel.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +35,19 @@ class Feed:
     """
 
     def __init__(
-        self, *, read_events: ReadEvents, subscribe: Subscribe | None, silence: float = 5.0, poll: float = 1.0
+        self,
+        *,
+        read_events: ReadEvents,
+        subscribe: Subscribe | None,
+        silence: float = 5.0,
+        poll: float = 1.0,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._read_events = read_events
         self._subscribe = subscribe
         self._silence = silence
         self._poll = poll
+        self._telemetry = telemetry or Telemetry.off()
         self._cursor = Position("", 0, GENESIS)
         # Set once the owner has said that nothing is missing.
         self.caught_up = asyncio.Event()
@@ -115,12 +125,21 @@ class Feed:
         if not self._cursor.store_id:
             self._cursor = Position(message.store_id, 0, GENESIS)
         try:
-            run = unpack(message, self._cursor)
+            run = self._unpacked(message)
         except ChainBroken as error:
             raise Diverged("the owner's answer does not verify") from error
         if run is not None:
             self._cursor = run.position
         return run
+
+    def _unpacked(self, message: EventRun) -> Run | None:
+        """`unpack`, within the traces of the calls that caused the events; a first load belongs to no call any more."""
+        if not self.caught_up.is_set():
+            return unpack(message, self._cursor)
+        causes = (event.traceparent for event in message.events)
+        with self._telemetry.following("bus.receive", SpanKind.CONSUMER, causes) as span:
+            run = unpack(message, self._cursor)
+        return replace(run, traceparent=span.traceparent) if run and span.traceparent else run
 
     async def _live(self, subscription: RunSubscription) -> AsyncGenerator[Run, None]:
         """Live runs; ends when the owner must be asked. A message already seen is no sign of life."""
@@ -129,7 +148,7 @@ class Feed:
         while (left := asked_at + self._silence - loop.time()) > 0:
             try:
                 message = await subscription.next(left)
-                run = unpack(message, self._cursor) if message is not None else None
+                run = self._unpacked(message) if message is not None else None
             except (SubscriptionLost, ChainBroken) as reason:
                 logger.info("feed asks the owner: %s", type(reason).__name__)
                 return

@@ -10,6 +10,7 @@ from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from planier.common.v1.event_pb2 import EventRun
 
+from services.kernel import traces
 from services.kernel.bus.base import BusUnavailable, Topic
 from services.kernel.bus.connection import Connection
 from services.kernel.bus.ledger import PublishedRun, RunLedger
@@ -39,9 +40,9 @@ def message_id(run: EventRun) -> str:
 
 
 def headers(run: EventRun) -> dict[str, str]:
-    """The deduplication id, and the trace of the call that caused the first event."""
+    """The deduplication id, and the trace of the publication, else of the call that caused the first event."""
     content = {"Nats-Msg-Id": message_id(run)}
-    traceparent = next((event.traceparent for event in run.events if event.traceparent), "")
+    traceparent = traces.current.get() or next((event.traceparent for event in run.events if event.traceparent), "")
     if traceparent:
         content["traceparent"] = traceparent
     return content

@@ -73,6 +73,11 @@ class RunLedger:
             if self._cursor(connection) is None:
                 connection.execute(insert(CURSOR).values(stream=self._stream, position=0))
 
+    @property
+    def stream(self) -> str:
+        """The name of the JetStream stream."""
+        return self._stream
+
     def cursor(self) -> int:
         """The last position known to be on the bus, or skipped for good."""
         with self._engine.connect() as connection:

@@ -5,13 +5,16 @@ import contextlib
 import logging
 from collections.abc import Collection
 
+from opentelemetry.trace import SpanKind
 from planier.common.v1.event_pb2 import EventRun
 from sqlalchemy.exc import OperationalError
 
 from services.kernel.bus.base import BusUnavailable, RunPublisher
 from services.kernel.bus.ledger import RunLedger
 from services.kernel.bus.runs import pack
+from services.kernel.clock import Clock, SystemClock, microseconds
 from services.kernel.store.base import GENESIS, EventStore, StoredEvent
+from services.kernel.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +37,16 @@ class Relay:
         *,
         erasing_types: Collection[str] = (),
         poll: float = 1.0,
+        telemetry: Telemetry | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._store = store
         self._publisher = publisher
         self._ledger = ledger
         self._erasing_types = frozenset(erasing_types)
         self._poll = poll
+        self._telemetry = telemetry or Telemetry.off()
+        self._clock = clock or SystemClock()
         self._wake = asyncio.Event()
         self._available = True
 
@@ -56,6 +63,7 @@ class Relay:
                 idle = await self._publish_page()
             except (BusUnavailable, OperationalError) as problem:
                 self._note(available=False, why=type(problem).__name__)
+                await self._tell_lag()
                 # Commits must not shorten the wait: they would make one attempt each.
                 await asyncio.sleep(self._poll)
                 continue
@@ -75,12 +83,26 @@ class Relay:
     async def _publish_page(self) -> bool:
         """Publishes what one read of the store gives; True when there was nothing."""
         runs = await asyncio.to_thread(self._read)
+        self._state_lag(runs[0].events[0].recorded_at_us if runs else 0)
         for run in runs:
             erased = await asyncio.to_thread(self._erased_by, run)
             if erased:
                 await self._publisher.erase(erased)
-            await self._publisher.publish(run)
+            causes = (event.traceparent for event in run.events)
+            with self._telemetry.following("bus.publish", SpanKind.PRODUCER, causes):
+                await self._publisher.publish(run)
         return not runs
+
+    async def _tell_lag(self) -> None:
+        """While the bus is away, nothing else says how much waits."""
+        if self._telemetry.is_on:
+            with contextlib.suppress(OperationalError):
+                waiting = await asyncio.to_thread(lambda: self._store.read_all(self._ledger.cursor(), 1))
+                self._state_lag(waiting[0].recorded_at_us if waiting else 0)
+
+    def _state_lag(self, oldest_us: int) -> None:
+        lag = max(0, microseconds(self._clock.now()) - oldest_us) / 1_000_000 if oldest_us else 0.0
+        self._telemetry.state("planier.relay.lag", lag, stream=self._ledger.stream)
 
     def _read(self) -> tuple[EventRun, ...]:
         cursor = self._ledger.cursor()

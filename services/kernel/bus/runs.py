@@ -25,6 +25,8 @@ class Run:
     previous_digest: bytes
     digest: bytes
     events: tuple[StoredEvent, ...]
+    # Of the reader's span that took it in; "" where no recorded call caused it.
+    traceparent: str = ""
 
     @property
     def position(self) -> Position:

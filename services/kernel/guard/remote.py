@@ -27,6 +27,7 @@ from services.kernel.errors import Problem, unavailable
 from services.kernel.guard.ports import Decision
 from services.kernel.guard.receipts import is_receipt_of
 from services.kernel.guard.records import record_unavailable
+from services.kernel.telemetry import Telemetry
 
 CHECK_SECONDS = 1.0
 RECORD_SECONDS = 5.0
@@ -42,8 +43,9 @@ MAX_CHECKS = 500
 class RemoteChecker:
     """Checks with the access service: all concurrent items in one message, an answer within 1 s or none."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, telemetry: Telemetry | None = None) -> None:
         self._stub = AccessServiceStub(channel)
+        self._telemetry = telemetry or Telemetry.off()
         self._batcher: Batcher[CheckItem, Decision] = Batcher(self._send, max_items=MAX_CHECKS)
 
     async def check(self, item: CheckItem) -> Decision:
@@ -59,6 +61,7 @@ class RemoteChecker:
         await self._batcher.close()
 
     async def _send(self, items: Sequence[CheckItem]) -> Sequence[Decision | Exception]:
+        self._telemetry.measure("planier.batch.size", len(items), method="Check")
         response = await self._stub.Check(CheckRequest(items=items), timeout=CHECK_SECONDS)
         verdicts = {verdict.check_id: verdict for verdict in response.verdicts}
         if len(verdicts) != len(response.verdicts):
@@ -74,8 +77,9 @@ class RemoteChecker:
 class RemoteRecorder:
     """Records with the audit service: one message carries all concurrent records; 5 s, the same bytes tried again."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, telemetry: Telemetry | None = None) -> None:
         self._stub = AuditServiceStub(channel)
+        self._telemetry = telemetry or Telemetry.off()
         self._batcher: Batcher[RecordItem, Receipt] = Batcher(self._send, max_items=MAX_RECORDS)
 
     async def record(self, record: AccessRecord) -> Receipt:
@@ -108,6 +112,7 @@ class RemoteRecorder:
             pause = min(pause * 2, 1.0)
 
     async def _send(self, items: Sequence[RecordItem]) -> Sequence[Receipt | Exception]:
+        self._telemetry.measure("planier.batch.size", len(items), method="Record")
         response = await self._stub.Record(RecordRequest(items=items), timeout=RECORD_ATTEMPT_SECONDS)
         if len(response.results) != len(items):
             return [LookupError("audit answered another number of records") for _ in items]

@@ -29,6 +29,9 @@ OTHERS = "others"
 # A minute of a flood fills no memory: the peers beyond are counted together.
 MOST_ENTRIES = 10_000
 JOIN_SECONDS = 2.0
+TAKE_BACK_TRIES = 100
+TAKE_BACK_PAUSE = 0.01
+TLS_TOO_OLD = "TLS_TOO_OLD"
 
 # What BoringSSL says, in the words of the access log.
 _REASONS = {
@@ -37,8 +40,8 @@ _REASONS = {
     "HTTPS_PROXY_REQUEST": "PLAINTEXT",
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "CERTIFICATE_MISSING",
     "CERTIFICATE_VERIFY_FAILED": "CERTIFICATE_UNTRUSTED",
-    "NO_SHARED_CIPHER": "TLS_TOO_OLD",
-    "UNSUPPORTED_PROTOCOL": "TLS_TOO_OLD",
+    "NO_SHARED_CIPHER": TLS_TOO_OLD,
+    "UNSUPPORTED_PROTOCOL": TLS_TOO_OLD,
 }
 OTHER_REASON = "HANDSHAKE_FAILED"
 
@@ -73,6 +76,15 @@ class DoorCounts:
             counts, self._counts = self._counts, Counter()
         return counts
 
+    def take_back(self, reason: str) -> bool:
+        """Forgets one failure of that reason; False where none is counted."""
+        with self._lock:
+            key = next((key for key in self._counts if key[2] == reason), None)
+            if key is not None:
+                self._counts[key] -= 1
+                self._counts += Counter()  # drops what is zero
+        return key is not None
+
 
 class HandshakeLog:
     """Reads gRPC's log line by line: counts failed handshakes, says which lines are for others."""
@@ -90,6 +102,9 @@ class HandshakeLog:
             return self._continued(line)
         self._inside = record[1] in _TRACE_FILES
         self._reason = ""
+        if record[1] == b"trace.cc":
+            # gRPC says which traces are on.
+            return True
         if self._inside:
             self._traced = True
             if b"CallNextHandshakerLocked: error=" in line and b"error=OK" not in line:
@@ -181,25 +196,31 @@ class Door:
 
     def _refused(self, peer: str, reason: str) -> None:
         self.counts.add(peer, reason)
-        self._telemetry.count("planier.door.refused", reason=reason)
 
+    async def take_back(self, reason: str) -> None:
+        """Forgets one failure that this process caused itself; its line may take a moment to come through the pipe."""
+        for _ in range(TAKE_BACK_TRIES):
+            if self.counts.take_back(reason):
+                return
+            await asyncio.sleep(TAKE_BACK_PAUSE)
 
-async def hand_over(counts: DoorCounts, count: Callable[[str, str, int], None], *, seconds: float = 5.0) -> None:
-    """Gives what the door counted to `count(peer, reason, times)`, in the event loop, until cancelled, and then too.
+    async def hand_over(self, count: Callable[[str, str, int], None], *, seconds: float = 5.0) -> None:
+        """Gives what was counted to `count(peer, reason, times)`, in the event loop, until cancelled, and then too.
 
-    Such as the guard's `attempts.count`, which records them per peer and minute; a count may fall into the next minute.
-    """
-    try:
-        while True:
-            await asyncio.sleep(seconds)
-            _hand_over(counts, count)
-    finally:
-        _hand_over(counts, count)
+        Such as the guard's `attempts.count`, which records them per peer and minute; a count may fall into the next
+        minute.
+        """
+        try:
+            while True:
+                await asyncio.sleep(seconds)
+                self._hand_over(count)
+        finally:
+            self._hand_over(count)
 
-
-def _hand_over(counts: DoorCounts, count: Callable[[str, str, int], None]) -> None:
-    for (peer, _, reason), times in counts.drain().items():
-        count(peer, reason, times)
+    def _hand_over(self, count: Callable[[str, str, int], None]) -> None:
+        for (peer, _, reason), times in self.counts.drain().items():
+            self._telemetry.count("planier.door.refused", times, reason=reason)
+            count(peer, reason, times)
 
 
 def _reason(line: bytes) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, Protocol, Self
 import grpc
 from google.protobuf.message import Message
 from opentelemetry.trace import SpanKind
+from planier.common.v1.guard_pb2 import GUARD_CLASS_INTERNAL
 from protovalidate import Validator
 
 from services.kernel import traces
@@ -76,10 +77,17 @@ class MethodHandlers:
     def _guarded(self, method: Method, answer: Callable[[Any, Context, Invocation], Awaitable[Any]]) -> Any:
         """Around every call: its span, its deadline, and one exit for whatever goes wrong."""
         telemetry, path = self._telemetry, method.path
+        # Only our own services ask for several callers at once; from anybody else it would multiply spans.
+        internal = method.option.guard_class == GUARD_CLASS_INTERNAL
 
         async def handle(request: Any, context: Context) -> Any:
-            token, parent = _headers(context)
-            span = telemetry.begin(path, SpanKind.SERVER, parent=parent)
+            token, parent, together = _headers(context)
+            others = traces.recorded_among(together.split(",")) if together and internal and telemetry.is_on else ()
+            span = telemetry.begin(path, SpanKind.SERVER, parent=parent, links=others)
+            # The other callers of a batch find this work in their own traces.
+            shares = [
+                telemetry.begin(path, SpanKind.SERVER, parent=other, links=(span.traceparent,)) for other in others
+            ]
             traces.current.set(span.traceparent)
             began = time.perf_counter() if telemetry.is_on else 0.0
             outcome, fault = "CANCELLED", False
@@ -97,7 +105,8 @@ class MethodHandlers:
                 outcome, fault = "INTERNAL", True
                 await _fail(context, error, path, span)
             finally:
-                span.end(outcome, fault=fault)
+                for each in (span, *shares):
+                    each.end(outcome, fault=fault)
                 if telemetry.is_on:
                     elapsed = time.perf_counter() - began
                     telemetry.measure("planier.rpc.server.duration", elapsed, method=path, outcome=outcome)
@@ -197,15 +206,17 @@ def _require_deadline(context: Context) -> None:
         raise invalid("DEADLINE_MISSING", "every call states a deadline")
 
 
-def _headers(context: Context) -> tuple[str, str]:
-    """The bearer token and the traceparent of the call, each "" where there is none."""
-    token = parent = ""
+def _headers(context: Context) -> tuple[str, str, str]:
+    """The bearer token, the traceparent and those beside it, each "" where there is none."""
+    token = parent = together = ""
     for key, value in context.invocation_metadata() or ():
         if key == "authorization" and isinstance(value, str) and value[:7].lower() == "bearer ":
             token = value[7:]
         elif key == traces.HEADER and isinstance(value, str):
             parent = value
-    return token, parent
+        elif key == traces.TOGETHER_HEADER and isinstance(value, str):
+            together = value
+    return token, parent, together
 
 
 def _caller(context: Context) -> str:

@@ -15,7 +15,7 @@ from grpc_health.v1.health import aio as health
 from services.kernel.config import ServiceSettings
 from services.kernel.guard.options import methods_of
 from services.kernel.rpc.client import MAX_MESSAGE_BYTES
-from services.kernel.rpc.door import Door, hand_over
+from services.kernel.rpc.door import TLS_TOO_OLD, Door
 from services.kernel.rpc.handlers import Guarding, MethodHandlers
 from services.kernel.rpc.tls import TlsFiles, server_credentials
 from services.kernel.telemetry import Telemetry
@@ -133,8 +133,8 @@ async def serve(
         logger.info("listening", extra={"port": port})
         if door is not None and attempts is not None:
             # The server's own question about TLS 1.2 is no attempt of anybody.
-            door.counts.drain()
-            reporting = asyncio.create_task(hand_over(door.counts, attempts.count))
+            await door.take_back(TLS_TOO_OLD)
+            reporting = asyncio.create_task(door.hand_over(attempts.count))
         if ready is not None:
             becoming_ready = asyncio.ensure_future(ready)
             await asyncio.wait((becoming_ready, stopping), return_when=asyncio.FIRST_COMPLETED)
