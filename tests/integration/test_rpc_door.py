@@ -1,7 +1,6 @@
 """Real connections that fail at the door are counted with their peer and reason, in a process of their own."""
 
 import json
-import socket
 import ssl
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.kernel.rpc.door import UNKNOWN, HandshakeLog
+from tests.fixtures.knocking import client_context, knock
 from tests.fixtures.rpc import CLIENT_NAME, SERVER_NAME, certificates
 
 # The door stands on the process's standard error: what it reads must be a process's own.
@@ -20,6 +20,7 @@ from planier.ingest.v1 import ingest_pb2
 from services.kernel.clock import SystemClock
 from services.kernel.rpc.door import Door
 from services.kernel.telemetry import Telemetry
+from tests.fixtures.knocking import client_context, knock
 from tests.fixtures.rpc import OpenDoor, certificates, channel_to, served
 from tests.fixtures.rpc_ingest import WireServicer, batch
 from planier.ingest.v1.ingest_pb2_grpc import IngestServiceStub
@@ -41,30 +42,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-def knock(port: int, context: ssl.SSLContext | None) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
-        try:
-            if context is None:
-                plain.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                plain.recv(1024)
-            else:
-                with context.wrap_socket(plain, server_hostname="localhost") as encrypted:
-                    encrypted.recv(1024)
-        except (ssl.SSLError, ConnectionError):
-            pass
-
-
-def client_context(folder: Path, name: str = "", highest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.maximum_version = highest
-    context.set_alpn_protocols(["h2"])
-    if name:
-        context.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
-    return context
 
 
 def test_each_failure_is_counted_by_peer_and_reason(tmp_path: Path) -> None:
@@ -111,5 +88,6 @@ error:100000f7:SSL routines:OPENSSL_internal:{word}: Invalid certificate verific
 
 def test_lines_of_others_pass() -> None:
     log = HandshakeLog(lambda *_: pytest.fail("nothing failed"))
+    assert log.is_ours(b"I1123 22:21:53.761505   12370 trace.cc:91] gRPC Tracers: handshaker")
     for line in (b"", b"=== a heading", b'{"message": "ours"}', b"E1123 22:21:53.761505   12370 other.cc:1] text"):
         assert not log.is_ours(line)
