@@ -51,9 +51,9 @@ def denied(reason: str, message: str, clause: str) -> Problem:
     return Problem(grpc.StatusCode.PERMISSION_DENIED, reason, message, clause)
 
 
-def unavailable(reason: str, message: str) -> Problem:
+def unavailable(reason: str, message: str, clause: str = "") -> Problem:
     """A part that the answer needs cannot be reached; the same call may succeed later."""
-    return Problem(grpc.StatusCode.UNAVAILABLE, reason, message)
+    return Problem(grpc.StatusCode.UNAVAILABLE, reason, message, clause)
 
 
 def precondition(reason: str, message: str, clause: str = "") -> Problem:

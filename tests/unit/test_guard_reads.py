@@ -115,7 +115,7 @@ async def test_a_permit_older_than_two_seconds_releases_nothing() -> None:
     bench = Bench()
     with pytest.raises(Problem) as refused:
         await bench.guard.unary(bench.call("QueryMap"), REQUEST, handler(bench, took=2.1))
-    assert refused.value.reason == "PERMIT_LAPSED"
+    assert (refused.value.code, refused.value.reason) == (grpc.StatusCode.UNAVAILABLE, "PERMIT_LAPSED")
     release, refusal = bench.log.records
     assert (refusal.kind, refusal.continues_record_id) == (RECORD_KIND_REFUSAL, release.record_id)
     assert (refusal.refusal_reason, refusal.sequence) == ("PERMIT_LAPSED", 2)

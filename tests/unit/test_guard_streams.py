@@ -212,7 +212,8 @@ async def test_a_permit_that_nobody_confirmed_for_two_seconds_releases_nothing()
     await anext(stream)
     bench.access.check = silence  # type: ignore[assignment, method-assign]
     bench.clock.advance(2.1)
-    assert (await until_closed(stream)).reason == "PERMIT_LAPSED"
+    closed = await until_closed(stream)
+    assert (closed.code, closed.reason) == (grpc.StatusCode.UNAVAILABLE, "PERMIT_LAPSED")
     assert bench.log.records[-1].data.count == 1
 
 

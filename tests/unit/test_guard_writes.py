@@ -115,8 +115,10 @@ async def test_a_permit_that_lapsed_while_recording_writes_nothing() -> None:
         return receipt_for(record)
 
     bench.log.answer = slow
-    with pytest.raises(Problem, match="PERMIT_LAPSED"):
+    with pytest.raises(Problem, match="PERMIT_LAPSED") as lapsed:
         await bench.guard.unary(invoke(bench, "DeclareFacts"), BATCH, writes(bench, UNARY[2]))
+    # A declaring system asks again where something was unavailable, never where it was denied.
+    assert lapsed.value.code == grpc.StatusCode.UNAVAILABLE
     assert bench.steps == ["check", "ATTEMPT", "REFUSAL"]
 
 

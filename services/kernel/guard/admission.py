@@ -142,12 +142,12 @@ class Admitter:
         """Refuses, and records that it did, an access whose permit lapsed since its record was written.
 
         Raises:
-            Problem: PERMISSION_DENIED PERMIT_LAPSED.
+            Problem: UNAVAILABLE PERMIT_LAPSED: nobody was denied anything, and the same call may pass a moment later.
         """
         decided_at = admission.decided_at
         if decided_at is None or self._monotonic() - decided_at <= PERMIT_SECONDS:
             return
-        problem = denied("PERMIT_LAPSED", "the permit lapsed before its use; ask again", DEFAULT_DENY)
+        problem = unavailable("PERMIT_LAPSED", "the permit lapsed before its use; ask again", DEFAULT_DENY)
         raise await self._ledger.write_refusal(
             self._ledger.continuing(admission.record, RECORD_KIND_REFUSAL), problem
         ) from None

@@ -20,7 +20,7 @@ from planier.audit.v1.record_pb2 import (
 )
 
 from services.kernel.clock import Clock, Ids
-from services.kernel.errors import Problem, denied, unavailable
+from services.kernel.errors import Problem, unavailable
 from services.kernel.guard.admission import PERMIT_SECONDS, Admission, Admitter
 from services.kernel.guard.decisions import covers, narrowing_of, refusal_of, state_decision
 from services.kernel.guard.ports import Decision
@@ -86,7 +86,7 @@ class _Stream:
         if self.end.done():
             raise self.end.result()
         if now - self.confirmed_at > PERMIT_SECONDS:
-            raise denied(
+            raise unavailable(
                 "PERMIT_LAPSED", "the stream's permit was not confirmed in time; open it again", "default.deny"
             )
         if now >= self.lease_until:
