@@ -45,7 +45,8 @@ def insert(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]
         return
     if connection.dialect.name == "sqlite":
         marks = ", ".join("?" * len(table.columns))
-        connection.exec_driver_sql(f"INSERT INTO {table.name} VALUES ({marks})", list(rows))  # noqa: S608 -- our own name
+        sqlite: Any = connection.connection.driver_connection
+        sqlite.executemany(f"INSERT INTO {table.name} VALUES ({marks})", rows)  # noqa: S608 -- our own name
         return
     driver: Any = connection.connection.driver_connection
     names = ", ".join(column.name for column in table.columns)

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 from planier.audit.v1.record_pb2 import AccessRecord
 from planier.common.v1.release_pb2 import Receipt
-from sqlalchemy.exc import SQLAlchemyError
 
 from services.audit.log import AccessLog, Appended, Outcome
 from services.audit.receipt import ReceiptSigner
@@ -47,7 +46,7 @@ class LogWriter:
         together = [item for items in requests for item in items]
         try:
             results = await asyncio.get_running_loop().run_in_executor(self._thread, self._log.append, together)
-        except SQLAlchemyError as error:
+        except self._log.failures as error:
             # The driver's words may hold a record's values: only the kind of failure is logged.
             _log.error("the access log could not be written", extra={"error": type(error).__name__})
             raise unavailable("RECORD_UNAVAILABLE", "the access log could not be written") from None
