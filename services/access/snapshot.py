@@ -13,6 +13,7 @@ from services.access.domain import EVENTS, Event, evolve
 from services.access.policy import Policy
 from services.kernel.clock import from_microseconds
 from services.kernel.store.base import EventStore, Position, StoredEvent
+from services.kernel.store.sql import SqlEventStore
 
 _READ = 1000
 
@@ -38,13 +39,23 @@ class Snapshot:
 
 
 class StateCache:
-    """The newest state, one per process. Blocking: call it from a worker thread."""
+    """The newest state, one per process. `current` blocks: call it from a worker thread."""
 
     def __init__(self, store: EventStore, policy: Policy) -> None:
         self._store = store
         self._policy = policy
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
+        # The head of a file is read in microseconds and waits for no writer; that of a server is a round trip away.
+        self._is_near = isinstance(store, SqlEventStore) and store.engine.dialect.name == "sqlite"
+
+    def at_head(self) -> Snapshot | None:
+        """The known state where the store's head, read now, still is its position; for the event loop.
+
+        None where finding out would take long: the head is not near, or events came since and are to be folded.
+        """
+        known = self._snapshot
+        return known if known is not None and self._is_near and self._store.head() == known.position else None
 
     def current(self) -> Snapshot:
         """The state at the store's head as of this call or later. Raises StateUnreadableError or the store's errors."""
