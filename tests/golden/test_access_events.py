@@ -1,0 +1,60 @@
+"""Events of access as released: these bytes must be read the same for ever, whatever the code becomes."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.message import Message
+from planier.access.v1.events_pb2 import (
+    BindingConfirmed,
+    BindingProposed,
+    ClearanceGranted,
+    ClearanceRevoked,
+    ConventionSigned,
+    Deed,
+)
+
+from services.access.convention import Identity, Standing, State
+from services.access.domain import evolve
+
+EVENTS = json.loads((Path(__file__).parent / "access_events.json").read_bytes())["events"]
+TYPES: dict[str, type[Any]] = {
+    message.DESCRIPTOR.full_name: message
+    for message in (ConventionSigned, ClearanceGranted, BindingProposed, BindingConfirmed, ClearanceRevoked)
+}
+RECORDED_AT = datetime(2026, 9, 1, tzinfo=UTC)
+
+
+def read(entry: dict[str, Any]) -> Any:
+    return TYPES[entry["type"]].FromString(bytes.fromhex(entry["payload"]))
+
+
+def test_every_event_type_of_the_contract_is_here() -> None:
+    assert [entry["type"] for entry in EVENTS] == list(TYPES)
+
+
+@pytest.mark.parametrize("entry", EVENTS, ids=lambda entry: entry["type"])
+def test_released_bytes_say_what_they_said(entry: dict[str, Any]) -> None:
+    message: Message = read(entry)
+    assert MessageToDict(message, preserving_proto_field_name=True) == entry["says"]
+    assert ParseDict(entry["says"], TYPES[entry["type"]]()) == message
+
+
+def test_released_events_evolve_to_the_released_states() -> None:
+    state, standings = State(), []
+    for entry in EVENTS:
+        state = evolve(state, read(entry), RECORDED_AT)
+        standings += [clearance.standing(RECORDED_AT) for clearance in state.clearances.values()]
+    assert standings == [Standing.GRANTED, Standing.BINDING_PROPOSED, Standing.ACTIVE, Standing.REVOKED]
+    [clearance] = state.clearances.values()
+    assert clearance.identity == Identity("https://idp.example", "duty")
+    assert state.convention is not None
+    assert [office.identity.subject for office in state.convention.offices] == ["dga"]
+
+
+def test_the_released_deed_keeps_its_bytes() -> None:
+    deed = read(EVENTS[0]).deed
+    assert Deed.FromString(deed).SerializeToString(deterministic=True) == deed
