@@ -193,7 +193,7 @@ class Campaign:
             head = await AuditServiceStub(opened).GetCheckpoint(GetCheckpointRequest(), timeout=30)
         heads = [*(each for each in self._witness.heads if each.tree_size < head.tree_size), head]
         entries = await findings.replayed(profile)
-        refused = [why for reader in self._readers for why in reader.refused]
+        refused = [*self._known.denied, *(why for reader in self._readers for why in reader.refused)]
         found = [
             finding("refused only what was absent", f"{self._known.again} sent again", refused),
             findings.receipts(entries, receipts, findings.log_key(profile)),

@@ -38,6 +38,8 @@ IN_FLIGHT = 8
 DEADLINE = 10.0
 STREAM_DEADLINE = 600.0
 PAUSE = 0.1
+# What a client may be told while a part is away; anything else would have it give up.
+ABSENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 DAY = datetime(2026, 6, 1, tzinfo=UTC)
 DECLARER = Declarer(agent_reference="chaos")
 
@@ -57,6 +59,14 @@ class Acknowledged:
     # What an answer said that cannot be: a refusal, or another place for what had one.
     contradictions: list[str] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
+    # Calls refused by a code that a declaring system does not repeat.
+    denied: list[str] = field(default_factory=list)
+
+    def fail(self, method: str, problem: Problem) -> None:
+        """One call without an answer, which this client will make again."""
+        self.failures[f"{method} {problem.code.name} {problem.reason}"] += 1
+        if problem.code not in ABSENT:
+            self.denied.append(f"{method}: {problem.code.name} {problem}")
 
     def take(self, source: str, verdict: Verdict) -> None:
         """One verdict: a refusal, or the same key at another place, contradicts what this client did."""
@@ -108,7 +118,7 @@ class City:
                 try:
                     await self._stream(stub, unanswered)
                 except Problem as problem:
-                    self._known.failures[f"StreamFacts {problem.code.name} {problem.reason}"] += 1
+                    self._known.fail("StreamFacts", problem)
                     self._known.again += len(unanswered)
                     await asyncio.sleep(PAUSE)
 
@@ -200,10 +210,8 @@ class Prefecture:
             try:
                 answer = await call(request, timeout=DEADLINE)
             except Problem as problem:
-                self._known.failures[f"{method} {problem.code.name} {problem.reason}"] += 1
+                self._known.fail(method, problem)
                 self._known.again += 1
-                if problem.code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                    raise
                 await asyncio.sleep(PAUSE)
             else:
                 self._known.receipts.append(answer.release.receipt)

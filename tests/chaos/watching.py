@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
 
-import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from planier.analytics.v1.analytics_pb2 import BoundingBox, QueryMapRequest, QueryMapResponse
 from planier.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
@@ -20,7 +19,7 @@ from services.cli import session
 from services.cli.connection import channel
 from services.cli.profile import Profile
 from services.kernel.errors import Problem
-from tests.chaos.declaring import DAY
+from tests.chaos.declaring import ABSENT, DAY
 
 DEADLINE = 10.0
 PAUSE = 0.05
@@ -57,7 +56,7 @@ class Reader:
                     await self._look(stub, random)
                 except Problem as problem:
                     self.failures[f"QueryMap {problem.code.name} {problem.reason}"] += 1
-                    if problem.code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                    if problem.code not in ABSENT:
                         self.refused.append(f"{self.subject}: {problem.code.name} {problem}")
                 await asyncio.sleep(PAUSE)
 

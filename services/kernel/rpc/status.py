@@ -9,6 +9,9 @@ METADATA_KEY = "grpc-status-details-bin"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _CLAUSE = "clause"
 TRACE_ID = "trace_id"
+# What gRPC itself states, as INTERNAL, where it could not send because the connection had gone (grpcio 1.85,
+# set_internal_error): no answer of a service, which would bear METADATA_KEY.
+_NOT_SENT = "Internal error from Core"
 
 
 def encode(problem: Problem, trace_id: str) -> bytes:
@@ -34,7 +37,10 @@ def decode(error: grpc.aio.AioRpcError) -> Problem:
     for key, value in error.trailing_metadata() or ():
         if key == METADATA_KEY and isinstance(value, bytes):
             return _decoded(value, error.code())
-    return Problem(error.code(), error.code().name, "the call ended without an answer of the service")
+    code = error.code()
+    if code is grpc.StatusCode.INTERNAL and error.details() == _NOT_SENT:
+        code = grpc.StatusCode.UNAVAILABLE
+    return Problem(code, code.name, "the call ended without an answer of the service")
 
 
 def _decoded(data: bytes, code: grpc.StatusCode) -> Problem:
