@@ -30,6 +30,7 @@ from planier.common.v1.release_pb2 import (
 from services.kernel.clock import Clock, Ids
 from services.kernel.errors import Problem, Violation, denied, invalid, unauthenticated, unavailable
 from services.kernel.guard.decisions import DEFAULT_DENY, granted, refusal_of, state_decision, undecided, verified
+from services.kernel.guard.early import LastPermits, key_of
 from services.kernel.guard.grant import Grant, Subject
 from services.kernel.guard.peers import Attempts
 from services.kernel.guard.ports import Checker, Decision
@@ -100,9 +101,15 @@ class Admitter:
         self._telemetry = telemetry
         self._monotonic = monotonic
         self._shapes: dict[str, _Shape] = {}
+        self._permits = LastPermits()
 
-    async def admit(self, invocation: Invocation, request: Message) -> Admission:
+    async def admit(
+        self, invocation: Invocation, request: Message, begin: Callable[[Grant], None] | None = None
+    ) -> Admission:
         """The admission of this request.
+
+        `begin` is called before access is asked, with the grant that its last permit would give again, if there was
+        one: a guess, under which nothing may be released or recorded unless the admission's own grant is equal.
 
         Raises:
             Problem: the caller is unknown (counted by peer), or refused (recorded), or no decision was to be had.
@@ -115,7 +122,7 @@ class Admitter:
             if invocation.method.option.authentication == AUTHENTICATION_CREDENTIAL:
                 grant = undecided(subject, record, self._clock.now())
                 return Admission(invocation.method, grant, record)
-            return await self._decide(invocation, subject, record)
+            return await self._decide(invocation, subject, record, begin)
         except Exception as error:
             problem = error if isinstance(error, Problem) else INTERNAL
             raise await self._refused(record, problem) from error
@@ -209,7 +216,13 @@ class Admitter:
             found = Violation("consultation.motive", "personal_data", f"holds personal data ({detector})")
             raise invalid("MOTIVE_PERSONAL_DATA", "the motive holds personal data", found, clause="art3.anonymised")
 
-    async def _decide(self, invocation: Invocation, subject: Subject, record: AccessRecord) -> Admission:
+    async def _decide(
+        self,
+        invocation: Invocation,
+        subject: Subject,
+        record: AccessRecord,
+        begin: Callable[[Grant], None] | None,
+    ) -> Admission:
         decided_at = self._monotonic()
         moment = self._clock.now()
         item = CheckItem(
@@ -223,7 +236,15 @@ class Admitter:
             sources=record.data.sources,
             decision_time=timestamp(moment),
         )
-        decision = await self.check(item)
+        if begin is None:
+            decision = await self.check(item)
+        else:
+            key = key_of(subject, record)
+            expected = self._permits.get(key)
+            if expected is not None:
+                begin(granted(subject, record, expected, moment))
+            decision = await self.check(item)
+            self._permits.learn(key, decision.verdict)
         state_decision(record, item, decision)
         if not decision.verdict.permit:
             raise refusal_of(decision.verdict)

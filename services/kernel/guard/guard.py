@@ -18,6 +18,7 @@ from planier.common.v1.guard_pb2 import GUARD_CLASS_COMMITMENT, GUARD_CLASS_INTE
 from services.kernel.clock import Clock, Ids
 from services.kernel.errors import Problem, denied, unauthenticated
 from services.kernel.guard.admission import Admission, Admitter
+from services.kernel.guard.early import EarlyRead, Handler
 from services.kernel.guard.options import READS
 from services.kernel.guard.peers import Attempts
 from services.kernel.guard.ports import Checker, Recorder
@@ -28,8 +29,10 @@ from services.kernel.guard.tokens import TokenVerifier
 from services.kernel.rpc.call import Call, Invocation
 from services.kernel.telemetry import Telemetry
 
-# A handler takes the request type of its own method.
-Handler = Callable[[Any, Call], Awaitable[Message]]
+# Reads under way up to which one's query begins while its check is asked for. With more of them the processors have
+# enough to do: beginning early would then cost a task and gain nothing.
+MOST_EARLY = 4
+
 Describe = Callable[[Any, Call], Awaitable[None] | None]
 
 # The handler's own refusals; what failed for another reason was an attempt and stays one.
@@ -77,6 +80,7 @@ class Guard:
             telemetry=telemetry,
             monotonic=monotonic,
         )
+        self._reads = 0
         self._streams = Streams(self._admitter, self._ledger, clock, ids, monotonic, pace or Pace())
 
     async def unary(
@@ -91,9 +95,15 @@ class Guard:
         if option.guard_class != GUARD_CLASS_RELEASE:
             _let_in(invocation)
             return (await handler(request, Call(invocation))).SerializeToString()
-        admission = await self._admitter.admit(invocation, request)
         if option.operation in READS:
-            return await self._read(invocation, request, handler, admission)
+            read = EarlyRead(invocation, request, handler)
+            self._reads += 1
+            try:
+                return await self._read(invocation, request, read)
+            finally:
+                self._reads -= 1
+                read.drop()
+        admission = await self._admitter.admit(invocation, request)
         return await self._write(invocation, request, handler, describe, admission)
 
     def stream(self, invocation: Invocation, request: Message, handler: StreamHandler) -> AsyncGenerator[bytes, None]:
@@ -111,11 +121,13 @@ class Guard:
         await self._streams.close()
         await self.attempts.close()
 
-    async def _read(self, invocation: Invocation, request: Message, handler: Handler, admission: Admission) -> bytes:
-        call = Call(invocation, admission.grant)
+    async def _read(self, invocation: Invocation, request: Message, read: EarlyRead) -> bytes:
+        begin = read.begin if self._reads <= MOST_EARLY else None
+        admission = await self._admitter.admit(invocation, request, begin)
+        call = read.call(admission.grant)
         record = admission.record
         try:
-            body = serialised(invocation.method, await handler(request, call))
+            body = serialised(invocation.method, await read.answer(call))
         except Exception as error:
             # Looking for what is not there is a look.
             describe_data(record, call.data, call.data_position)
