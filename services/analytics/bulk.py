@@ -27,9 +27,13 @@ def run_in_pages(
     connection: Connection, sql: str, values: Sequence[object], size: int
 ) -> Iterator[Sequence[tuple[Any, ...]]]:
     """The rows of one statement, at most `size` at a time."""
-    with connection.exec_driver_sql(_marked(connection, sql), tuple(values)) as result:
-        while page := result.fetchmany(size):
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(_marked(connection, sql), tuple(values))
+        while page := cursor.fetchmany(size):
             yield page
+    finally:
+        cursor.close()
 
 
 def run_many(connection: Connection, sql: str, rows: Sequence[Sequence[object]]) -> None:
