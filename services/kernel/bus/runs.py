@@ -7,7 +7,7 @@ from planier.common.v1 import event_pb2
 from planier.common.v1.event_pb2 import EventRun
 
 from services.kernel.store.base import Position, StoredEvent
-from services.kernel.store.chain import ChainBroken, link_event, payload_holds
+from services.kernel.store.chain import ChainBroken, link, payload_holds
 
 # Keeps a message far from nats-server's 1 MiB and gRPC's 4 MiB.
 RUN_BYTES = 512 * 1024
@@ -54,8 +54,7 @@ def to_proto(event: StoredEvent) -> event_pb2.StoredEvent:
 
 def from_proto(event: event_pb2.StoredEvent, previous_digest: bytes) -> StoredEvent:
     """The event with its digest recomputed after the one before it. Raises ChainBroken for a payload not its own."""
-    payload = event.payload if event.HasField("payload") else None
-    unlinked = StoredEvent(
+    header = (
         event.position,
         event.stream,
         event.stream_version,
@@ -64,16 +63,13 @@ def from_proto(event: event_pb2.StoredEvent, previous_digest: bytes) -> StoredEv
         event.recorded_at_us,
         event.key_id,
         event.commitment,
-        event.salt or None,
-        payload,
-        b"",
-        event.erased_by,
-        event.traceparent,
     )
-    if not payload_holds(unlinked):
+    payload = event.payload if event.HasField("payload") else None
+    digest = link(previous_digest, *header)
+    stored = StoredEvent(*header, event.salt or None, payload, digest, event.erased_by, event.traceparent)
+    if not payload_holds(stored):
         raise ChainBroken(event.position, "PAYLOAD_ALTERED")
-    object.__setattr__(unlinked, "digest", link_event(previous_digest, unlinked))
-    return unlinked
+    return stored
 
 
 def pack(
