@@ -162,14 +162,20 @@ def _logins(settings: AccessSettings, http: httpx.AsyncClient, clock: Clock) -> 
 
 
 def _private_key(path: Path) -> Ed25519PrivateKey:
-    key = load_pem_private_key(path.read_bytes(), password=None)
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except ValueError:
+        key = None
     if not isinstance(key, Ed25519PrivateKey):
-        raise TypeError("the token key must be an Ed25519 private key")
+        raise CannotStart(f"{path} holds no Ed25519 private key, PEM")
     return key
 
 
 def _public_key(path: Path) -> Ed25519PublicKey:
-    key = load_pem_public_key(path.read_bytes())
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except ValueError:
+        key = None
     if not isinstance(key, Ed25519PublicKey):
-        raise TypeError("a party's key must be an Ed25519 public key")
+        raise CannotStart(f"{path} holds no Ed25519 public key, PEM")
     return key

@@ -29,10 +29,13 @@ class ReceiptSigner:
 
 
 def load_log_key(path: Path) -> Ed25519PrivateKey:
-    """The log key from a PEM file (PKCS #8, not encrypted); ValueError where it holds another kind of key."""
-    key = load_pem_private_key(path.read_bytes(), password=None)
+    """The log key from a PEM file (PKCS #8, not encrypted); ValueError where it holds none."""
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except ValueError:
+        key = None
     if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError("the log key is not an Ed25519 private key")  # noqa: TRY004 -- the file's content is wrong
+        raise ValueError(f"{path} holds no Ed25519 private key, PEM")  # noqa: TRY004 -- the file's content is wrong
     return key
 
 

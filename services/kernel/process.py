@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import NoReturn, Protocol
 
 import uvloop
+from sqlalchemy.exc import SQLAlchemyError
 
 from services.kernel import logs
 from services.kernel.clock import SystemClock
@@ -82,6 +83,8 @@ def _words(error: Exception) -> str:
     """What is wrong. A driver's own text is left out: it may hold a URL or what a statement held."""
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, SQLAlchemyError):
+        return f"the database cannot be used ({type(error).__name__}); the line before this one says where"
     # What these say of a file or an address that the settings name; requests and their contents never come this far.
     if type(error).__module__.startswith("services.") or type(error) in (ValueError, TypeError, RuntimeError, OSError):
         return f"{error}" or type(error).__name__

@@ -98,4 +98,4 @@ def _check_pair(files: TlsFiles) -> None:
     key = load_pem_private_key(files.key.read_bytes(), password=None)
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if certificate.public_key().public_bytes(*form) != key.public_key().public_bytes(*form):
-        raise ValueError("the private key does not belong to the certificate")
+        raise ValueError(f"{files.key}: the private key does not belong to the certificate")
