@@ -109,6 +109,19 @@ async def test_erasing_survives_a_relay_that_forgot_everything_but_its_tables(bu
     await connection.close()
 
 
+@pytest.mark.parametrize("position", [2, 5, 8])
+async def test_an_erasure_that_its_relay_did_not_live_to_remember_is_made_again(bus: Bus, position: int) -> None:
+    for first in (1, 4, 7):
+        await bus.publisher.publish(run_of(first, first + 2, f"words of {first}".encode()))
+    connection = bus.broker.connection("ingest")
+    killed = (await connection.client()).jetstream()
+    await killed.delete_msg(INGEST.stream, position // 3 + 1)
+    await bus.publisher.erase([position])
+    await bus.publisher.publish(run_of(10, 12))
+    assert bus.ledger.cursor() == 12
+    await connection.close()
+
+
 async def test_a_lost_bus_is_told_to_both_sides_and_taken_again_when_it_is_back(bus: Bus) -> None:
     subscription = await bus.subscribe()
     await bus.publisher.publish(run_of(1, 1))

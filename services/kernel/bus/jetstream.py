@@ -18,8 +18,9 @@ from services.kernel.clock import Clock, microseconds
 
 # nats-server: JSStreamNameExistErr, the stream exists with another configuration.
 STREAM_EXISTS_OTHERWISE = 10058
-# nats-server: JSStreamMsgDeleteFailedF, what deleting a message that is not there gives.
-MESSAGE_ABSENT = 10057
+# nats-server: JSStreamMsgDeleteFailedF and JSSequenceNotFoundErrF, what deleting a message that is not there gives: the
+# second where it was deleted before, by a relay that was killed before it could remember that it had.
+MESSAGE_ABSENT = (10057, 10043)
 HEADER_ALLOWANCE = 4096
 PURGE_ABOVE = 1000
 PRUNE_EVERY = 256
@@ -179,5 +180,5 @@ class JetStreamPublisher:
             # Without `no_erase`, the server overwrites the message with random bytes before it drops it.
             await context.delete_msg(self._topic.stream, sequence)
         except nats.js.errors.APIError as error:
-            if error.err_code != MESSAGE_ABSENT:
+            if error.err_code not in MESSAGE_ABSENT:
                 raise
