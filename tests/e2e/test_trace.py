@@ -127,5 +127,8 @@ def test_logs_and_exports_hold_nobody_and_no_secret(story: Story) -> None:
     secrets += ["Bearer", "eyJ", "Canebi", "Vieux-Port", "TRACE-1", "premier mai", "Consolat"]
     said = {**story.logs, "spans and metrics": story.collector.text()}
     assert all(len(text) > 100 for text in said.values())
+    # What is looked through is what was said.
+    assert "projection.apply" in said["spans and metrics"]
+    assert '"call refused"' in story.logs["analytics"]
     found = {(where, secret) for where, text in said.items() for secret in secrets if secret.lower() in text.lower()}
     assert found == set()
