@@ -22,6 +22,7 @@ from planier.ingest.v1.ingest_pb2 import (
 from services.ingest.domain import Refusal, fact_id_of
 from services.ingest.place import flaw, inside, mend, reduce
 from services.ingest.titles import compose
+from services.kernel.instants import is_instant
 from services.kernel.registry import CONVENTION, Choice, Kind, Registry, Source
 from services.kernel.screening import find_personal_data
 from services.kernel.territory import Territory
@@ -72,6 +73,7 @@ class Admission:
             return _refusal(REFUSAL_REASON_UNKNOWN_KIND, "kind", "annex.kind", "annex 1 lists no such kind", clause)
         return (
             _instrument(fact, source)
+            or _periods(fact)
             or _title(fact, source)
             or _attributes(fact, kind)
             or self._place(fact, kind)
@@ -124,6 +126,19 @@ def _instrument(fact: Fact, source: Source) -> Refusal | None:
         return _refusal(
             REFUSAL_REASON_WRONG_INSTRUMENT, "instrument_id", "annex.instrument", "another governs it", DOCUMENTS
         )
+    return None
+
+
+def _periods(fact: Fact) -> Refusal | None:
+    """Protobuf carries times that no engine can hold; one such fact would stop every reader of the events."""
+    for index, period in enumerate(fact.periods):
+        start, end = period.start, period.end
+        if not (is_instant(start) and is_instant(end)):
+            return _refusal(
+                REFUSAL_REASON_INVALID, f"periods[{index}]", "timestamp.instant", "must be of years 2 to 9989"
+            )
+        if start.seconds == end.seconds and start.nanos // 1000 == end.nanos // 1000:
+            return _refusal(REFUSAL_REASON_INVALID, f"periods[{index}]", "period.order", "must last a microsecond")
     return None
 
 

@@ -71,8 +71,7 @@ class Revision(NamedTuple):
     party: str
 
 
-@dataclass(frozen=True, slots=True)
-class FactState:
+class FactState(NamedTuple):
     """The revisions of one fact by number, and the newest."""
 
     revisions: Mapping[int, Revision]

@@ -7,8 +7,10 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, NamedTuple
 
+from planier.ingest.v1.ingest_pb2 import DECLARATION_STATE_DECLARED, DECLARATION_STATE_ERASED
 from sqlalchemy.exc import DBAPIError
 
 from services.ingest.domain import (
@@ -141,30 +143,28 @@ class Engine:
                 # Before anything is written: whatever happens then, the file knows what must not come back.
                 self._ledger.append(erasure)
             writing.write()
-            answers = writing.place(orders, answers)
         found = iter(answers)
-        return [[next(found) for _ in batch.orders] for batch in batches]
+        return [list(islice(found, len(batch.orders))) for batch in batches]
 
 
 class Writing:
-    """What one transaction is about to write."""
+    """What one transaction is about to write; the positions that its events will have are known beforehand."""
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
         self._recorded_at_us = microseconds(transaction.recorded_at)
+        self._position = transaction.position
         self._appends: list[Append] = []
         self._revisions: list[tuple[str, Revision]] = []
-        self._written: dict[tuple[str, int], Revision] = {}
         self.erasures: list[Erasure] = []
 
     def decide(self, orders: Sequence[Order], states: dict[str, FactState]) -> list[Answer]:
         """Decides each order on the state that those before it leave."""
         answers: list[Answer] = []
         for order in orders:
-            command = order.command
-            outcome = decide(states.get(command.fact_id), command)
+            outcome = decide(states.get(order.command.fact_id), order.command)
             if isinstance(outcome, Accepted):
-                answers.append(Kept(self._accept(order, outcome.version, states), duplicate=False))
+                answers.append(Kept(self._accept(order, outcome.version, states), False))
             elif isinstance(outcome, Duplicate):
                 answers.append(Kept(outcome.revision, duplicate=True))
             else:
@@ -175,20 +175,13 @@ class Writing:
         """Appends the events, erases what they erase, indexes them."""
         if not self._appends:
             return
-        for index, result in enumerate(self._transaction.append(self._appends)):
-            if isinstance(result, Conflict):
+        results = self._transaction.append(self._appends)
+        for result, (_, revision) in zip(results, self._revisions, strict=True):
+            if isinstance(result, Conflict) or result.last_position != revision.position:
                 raise IndexOutOfStepError("the index of declarations is not at the store's version: rebuild it")
-            fact_id, revision = self._revisions[index]
-            revision = revision._replace(position=result.last_position)
-            self._revisions[index] = (fact_id, revision)
-            self._written[fact_id, revision.number] = revision
-            if revision.state == STATES[Action.ERASE]:
+            if revision.state == DECLARATION_STATE_ERASED:
                 self._transaction.erase(result.stream, result.last_position)
         insert(self._transaction.connection, self._revisions)
-
-    def place(self, orders: Sequence[Order], answers: Sequence[Answer]) -> list[Answer]:
-        """The answers, those that this transaction wrote with their positions."""
-        return [self._placed(order.command.fact_id, answer) for order, answer in zip(orders, answers, strict=True)]
 
     def erase_again(self, orders: Sequence[Order], states: dict[str, FactState]) -> None:
         """Erases what a restored copy still holds; a fact that it never held is erased too, so it cannot come back."""
@@ -198,20 +191,17 @@ class Writing:
         self.write()
 
     def _accept(self, order: Order, version: int, states: dict[str, FactState]) -> Revision:
-        command = order.command
-        state = STATES[command.action]
-        revision = Revision(version, state, command.salt, order.digest, 0, self._recorded_at_us, command.party)
-        states[command.fact_id] = evolve(states.get(command.fact_id), revision)
-        self._appends.append(Append(stream_of(command.fact_id), version - 1, (order.event,)))
-        self._revisions.append((command.fact_id, revision))
+        action, fact_id, _, party, _, salt = order.command
+        # Nearly all of them; looking an action up costs as much as making the revision.
+        state = DECLARATION_STATE_DECLARED if action is Action.DECLARE else STATES[action]
+        self._position += 1
+        revision = Revision(version, state, salt, order.digest, self._position, self._recorded_at_us, party)
+        states[fact_id] = evolve(states.get(fact_id), revision)
+        self._appends.append(Append(stream_of(fact_id), version - 1, (order.event,)))
+        self._revisions.append((fact_id, revision))
         if order.erasure is not None:
             self.erasures.append(order.erasure)
         return revision
-
-    def _placed(self, fact_id: str, answer: Answer) -> Answer:
-        if isinstance(answer, Refusal) or answer.revision.position:
-            return answer
-        return Kept(self._written[fact_id, answer.revision.number], answer.duplicate)
 
 
 def _cause(batches: Sequence[Batch]) -> str:

@@ -1,9 +1,10 @@
 """The place of a declaration: refused where it is no shape or not here, reduced to its kind's precision for storage."""
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, Final
 
-import h3
+import h3.api.basic_int as h3
 import shapely
 from planier.common.v1.fact_pb2 import Geometry, LngLat, Polygon
 from shapely.geometry.base import BaseGeometry
@@ -38,7 +39,8 @@ def flaw(geometry: Geometry) -> str | None:
 def inside(geometry: Geometry, bounds: Bounds) -> bool:
     """Whether every point lies within the territory."""
     if geometry.HasField("point"):
-        return bounds.holds(geometry.point.longitude, geometry.point.latitude)
+        point = geometry.point
+        return bounds.holds(point.longitude, point.latitude)
     return all(bounds.holds(point.longitude, point.latitude) for point in vertices(geometry))
 
 
@@ -49,9 +51,11 @@ def reduce(geometry: Geometry, precision: Precision) -> None:
     """
     if precision.h3_resolution is not None:
         longitude, latitude = middle(geometry)
-        latitude, longitude = h3.cell_to_latlng(h3.latlng_to_cell(latitude, longitude, precision.h3_resolution))
-        geometry.Clear()
-        geometry.point.longitude, geometry.point.latitude = round(longitude, 7), round(latitude, 7)
+        longitude, latitude = _centre(h3.latlng_to_cell(latitude, longitude, precision.h3_resolution))
+        if not geometry.HasField("point"):
+            geometry.Clear()
+        point = geometry.point
+        point.longitude, point.latitude = longitude, latitude
         return
     decimals = precision.decimals
     if geometry.HasField("point"):
@@ -61,6 +65,12 @@ def reduce(geometry: Geometry, precision: Precision) -> None:
         return
     for point in vertices(geometry):
         point.longitude, point.latitude = round(point.longitude, decimals), round(point.latitude, decimals)
+
+
+@lru_cache(maxsize=50_000)
+def _centre(cell: int) -> tuple[float, float]:
+    latitude, longitude = h3.cell_to_latlng(cell)
+    return round(longitude, 7), round(latitude, 7)
 
 
 def mend(geometry: Geometry, precision: Precision) -> bool:
@@ -86,7 +96,8 @@ def mend(geometry: Geometry, precision: Precision) -> bool:
 def middle(geometry: Geometry) -> tuple[float, float]:
     """The mean of a shape's points, (longitude, latitude); the point itself for a point."""
     if geometry.HasField("point"):
-        return geometry.point.longitude, geometry.point.latitude
+        point = geometry.point
+        return point.longitude, point.latitude
     points = [(point.longitude, point.latitude) for point in vertices(geometry)]
     return sum(point[0] for point in points) / len(points), sum(point[1] for point in points) / len(points)
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 from zoneinfo import ZoneInfo
 
 _GRID: Final = 48  # cells a side: about 600 m, so that a look-up compares two or three places
+_MOST_KNOWN: Final = 50_000  # 10 MiB
 
 
 class TerritoryError(ValueError):
@@ -54,6 +55,14 @@ class Territory:
     places: tuple[Place, ...]
     # Places that can be nearest somewhere in a cell, filled on demand: at most _GRID ** 2 entries.
     _near: dict[tuple[int, int], tuple[Place, ...]] = field(default_factory=dict, repr=False, compare=False)
+    # The answers given: reduced coordinates repeat, a city has some 16,000 cells of resolution 10.
+    _known: dict[tuple[float, float], Place] = field(default_factory=dict, repr=False, compare=False)
+    # What a degree of longitude is to one of latitude at the territory's middle.
+    _shrink: float = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        middle = math.radians((self.bounds.south + self.bounds.north) / 2)
+        object.__setattr__(self, "_shrink", math.cos(middle))
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -91,7 +100,16 @@ class Territory:
             raise TerritoryError(msg)
 
     def nearest(self, longitude: float, latitude: float) -> Place:
-        """The well-known place nearest to a point, exact on the local plane; about 1 µs once a cell is warm."""
+        """The well-known place nearest to a point, exact on the local plane; 0.2 µs for a point asked before."""
+        point = (longitude, latitude)
+        place = self._known.get(point)
+        if place is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            place = self._known[point] = self._nearest(longitude, latitude)
+        return place
+
+    def _nearest(self, longitude: float, latitude: float) -> Place:
         bounds = self.bounds
         column = int((longitude - bounds.west) / (bounds.east - bounds.west) * _GRID)
         row = int((latitude - bounds.south) / (bounds.north - bounds.south) * _GRID)
@@ -107,8 +125,7 @@ class Territory:
 
     def _squared(self, place: Place, longitude: float, latitude: float) -> float:
         # Equirectangular at the territory's middle: within a city it orders distances as the geodesic does.
-        shrink = math.cos(math.radians((self.bounds.south + self.bounds.north) / 2))
-        return ((place.longitude - longitude) * shrink) ** 2 + (place.latitude - latitude) ** 2
+        return ((place.longitude - longitude) * self._shrink) ** 2 + (place.latitude - latitude) ** 2
 
     def _candidates(self, cell: tuple[int, int]) -> tuple[Place, ...]:
         """Places no farther, at best, from the cell than the best place is at worst."""

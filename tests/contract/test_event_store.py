@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -251,7 +250,7 @@ def test_erasing_forgets_the_events_before_and_keeps_the_proof(store: SqlEventSt
     before = store.read_stream("a")
     assert erase(store, "a") == (1, 2)
     after = store.read_stream("a")
-    assert after[:2] == tuple(replace(event, payload=None, salt=None, erased_by=4) for event in before)
+    assert after[:2] == tuple(event._replace(payload=None, salt=None, erased_by=4) for event in before)
     assert after[2].payload == b"erased"
     assert store.read_stream("b")[0].payload == b"kept"
     assert store.verify() == ()

@@ -332,7 +332,7 @@ def test_as_of_is_what_a_replay_to_that_instant_gives(log: IngestLog, instant: i
         prefix.store_id = log.store_id
         prefix.events = [event for event in log.events if event.recorded_at_us <= at_us]
         erased = {event.stream for event in log.events if event.type.endswith("FactErased")}
-        prefix.events = [replace(event, payload=None) if event.stream in erased else event for event in prefix.events]
+        prefix.events = [event._replace(payload=None) if event.stream in erased else event for event in prefix.events]
         past = open_engine(f"sqlite:///{folder}/past.db")
         load(past, prefix, 1000)
         grant = built.granted(*granted)

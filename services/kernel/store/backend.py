@@ -25,8 +25,6 @@ COLUMNS = (
 )
 EVENTS = f"SELECT {', '.join(COLUMNS)} FROM events"  # noqa: S608 -- constants
 
-Row = tuple[int, str, int, str, str, int, str, bytes, bytes | None, bytes | None, bytes, int, str]
-
 
 class Backend(Protocol):
     """The statements that are not the same SQL, or not as fast, everywhere."""
@@ -43,7 +41,7 @@ class Backend(Protocol):
         """The present version of each stream, 0 for unknown ones, in one query."""
         ...
 
-    def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
+    def insert(self, connection: Connection, rows: Sequence[StoredEvent]) -> None:
         """Inserts rows of `events`."""
         ...
 

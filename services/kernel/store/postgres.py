@@ -7,7 +7,7 @@ import psycopg
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from services.kernel.store.backend import COLUMNS, EVENTS, Row
+from services.kernel.store.backend import COLUMNS, EVENTS
 from services.kernel.store.base import GENESIS, StoredEvent
 from services.kernel.store.engine import begin_write, lock_schema
 
@@ -103,7 +103,7 @@ class PostgresBackend:
         """One index seek a stream."""
         return ((row[0], row[1]) for row in connection.exec_driver_sql(_VERSIONS, (list(streams),)))
 
-    def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
+    def insert(self, connection: Connection, rows: Sequence[StoredEvent]) -> None:
         """Binary COPY."""
         driver = connection.connection.dbapi_connection
         cursor: psycopg.Cursor[tuple[object, ...]] = driver.cursor()  # type: ignore[union-attr, assignment]
@@ -117,4 +117,4 @@ class PostgresBackend:
 
     def read_raw(self, connection: Connection, after: int, limit: int) -> Iterable[StoredEvent]:
         """PostgreSQL keeps columns to their types."""
-        return (StoredEvent(*row) for row in connection.exec_driver_sql(_READ_RAW, (after, limit)))
+        return (StoredEvent._make(row) for row in connection.exec_driver_sql(_READ_RAW, (after, limit)))

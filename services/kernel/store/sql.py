@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import IntegrityError
 
 from services.kernel.clock import Clock, from_microseconds, microseconds
 from services.kernel.codec import Codec
-from services.kernel.store.backend import EVENTS, Backend, Row
+from services.kernel.store.backend import EVENTS, Backend
 from services.kernel.store.base import (
     GENESIS,
     Append,
@@ -63,36 +64,73 @@ class SqlTransaction:
         return self._connection
 
     @property
+    def position(self) -> int:
+        """Held by the write lock: nobody else takes the next one."""
+        return self._position
+
+    @property
     def recorded_at(self) -> datetime:
         """Never before the previous event's, whatever the clock says."""
         return from_microseconds(self._recorded_at_us)
 
     def append(self, batch: Sequence[Append]) -> tuple[Committed | Conflict, ...]:
-        """One query for the versions, one insert; an event id used before raises IntegrityError, nothing is written."""
+        """One insert; an event id used before raises IntegrityError, nothing is written.
+
+        That a stream does not exist is first taken for true, since its first version could not be inserted otherwise;
+        other versions are looked up in one query.
+        """
+        new = {item.stream for item in batch if item.expected_version == 0} - self._versions.keys()
+        if new:
+            versions = dict(self._versions)
+            self._versions.update(dict.fromkeys(new, 0))
+            try:
+                with self._connection.begin_nested():
+                    return self._append(batch)
+            except IntegrityError:
+                # One of them exists, or an event id does: looked up this time, and the latter raises again.
+                self._versions, self._broken = versions, False
+        return self._append(batch)
+
+    def _append(self, batch: Sequence[Append]) -> tuple[Committed | Conflict, ...]:
         self._learn_versions(batch)
-        salts = os.urandom(SALT_SIZE * sum(len(item.events) for item in batch))
+        salts = iter(_sliced(os.urandom(SALT_SIZE * sum(len(item.events) for item in batch))))
         results: list[Committed | Conflict] = []
-        rows: list[Row] = []
+        rows: list[StoredEvent] = []
         position, digest = self._position, self._digest
-        for item in batch:
-            version = self._versions[item.stream]
-            if item.expected_version is not None and item.expected_version != version:
-                results.append(Conflict(item.stream, item.expected_version, version))
+        versions, encode, at_us, trace = self._versions, self._codec.encode, self._recorded_at_us, self._traceparent
+        for stream, expected, events in batch:
+            version = versions[stream]
+            if expected is not None and expected != version:
+                results.append(Conflict(stream, expected, version))
                 continue
-            if not item.events:
+            if not events:
                 raise ValueError("an Append holds at least one event")
             first = position + 1
-            for event in item.events:
+            for name, plain, event_id in events:
                 position += 1
                 version += 1
-                salt = salts[len(rows) * SALT_SIZE : (len(rows) + 1) * SALT_SIZE]
-                key_id, payload = self._codec.encode(event.payload)
-                header = (position, item.stream, version, event.type, event.event_id, self._recorded_at_us, key_id)
+                salt = next(salts)
+                key_id, payload = encode(plain)
                 committed = commitment(salt, payload)
-                digest = link(digest, *header, committed)
-                rows.append((*header, committed, salt, payload, digest, 0, self._traceparent))
-            self._versions[item.stream] = version
-            results.append(Committed(item.stream, version, first, position))
+                digest = link(digest, position, stream, version, name, event_id, at_us, key_id, committed)
+                row = (
+                    position,
+                    stream,
+                    version,
+                    name,
+                    event_id,
+                    at_us,
+                    key_id,
+                    committed,
+                    salt,
+                    payload,
+                    digest,
+                    0,
+                    trace,
+                )
+                rows.append(StoredEvent._make(row))
+            versions[stream] = version
+            results.append(Committed(stream, version, first, position))
         if rows:
             self._insert(rows)
             self._position, self._digest = position, digest
@@ -122,7 +160,7 @@ class SqlTransaction:
         if unknown:
             self._versions.update(self._backend.versions(self._connection, list(unknown)))
 
-    def _insert(self, rows: Sequence[Row]) -> None:
+    def _insert(self, rows: Sequence[StoredEvent]) -> None:
         self._broken = True  # SQLite keeps the rows before a failing one: only a whole insert may be committed
         self._backend.insert(self._connection, rows)
         self._broken = False
@@ -219,4 +257,8 @@ class SqlEventStore:
 def read_events(connection: Connection, statement: object, **parameters: object) -> tuple[StoredEvent, ...]:
     """Rows of `events` as events."""
     rows = connection.execute(statement, parameters)  # type: ignore[call-overload]
-    return tuple(StoredEvent(*row) for row in rows)
+    return tuple(map(StoredEvent._make, rows))
+
+
+def _sliced(drawn: bytes) -> list[bytes]:
+    return [drawn[start : start + SALT_SIZE] for start in range(0, len(drawn), SALT_SIZE)]

@@ -6,9 +6,9 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, Engine
 
-from services.kernel.store.backend import COLUMNS, Row
+from services.kernel.store.backend import COLUMNS
 from services.kernel.store.base import GENESIS, StoredEvent
-from services.kernel.store.engine import begin_write
+from services.kernel.store.engine import begin_write, insert_rows
 
 _TABLES = (
     """
@@ -61,7 +61,6 @@ _TRIGGERS = (
 # min()/max() over an index prefix is one seek; GROUP BY would walk every version of each stream.
 _VERSIONS = """
     SELECT value, coalesce((SELECT max(stream_version) FROM events WHERE stream = value), 0) FROM json_each(?)"""
-_INSERT = f"INSERT INTO events VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 -- constants
 _TEXT = {"stream", "type", "event_id", "key_id", "traceparent"}
 _RAW = ", ".join(f"CAST({name} AS BLOB)" if name in _TEXT else name for name in COLUMNS)
 _READ_RAW = f"SELECT {_RAW} FROM events WHERE position > ? ORDER BY position LIMIT ?"  # noqa: S608 -- constants
@@ -90,9 +89,9 @@ class SqliteBackend:
         rows = connection.exec_driver_sql(_VERSIONS, (json.dumps(streams),))
         return ((row[0], row[1]) for row in rows)
 
-    def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
-        """One prepared statement, stepped once a row."""
-        connection.exec_driver_sql(_INSERT, list(rows))
+    def insert(self, connection: Connection, rows: Sequence[StoredEvent]) -> None:
+        """Many rows a statement."""
+        insert_rows(connection, "events", len(COLUMNS), rows)
 
     def read_raw(self, connection: Connection, after: int, limit: int) -> Iterable[StoredEvent]:
         """Reads text as bytes: the driver would raise on what is no longer UTF-8."""
