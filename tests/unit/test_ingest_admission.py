@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from planier.common.v1.fact_pb2 import Fact
 from planier.ingest.v1.ingest_pb2 import RefusalReason
 
@@ -227,3 +228,21 @@ def test_an_area_that_its_precision_pinches_keeps_its_parts() -> None:
     fact = area(*west, (5.374, 43.2909999), *east, *back, kind="OFFICIAL_VISIT", source="official-visits")
     geometry = admit(fact, PREFECTURE).fact.geometry
     assert [len(polygon.rings) for polygon in geometry.multi_polygon.polygons] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "rule"),
+    [
+        (Timestamp(seconds=2**62), Timestamp(seconds=2**62 + 1), "timestamp.instant"),
+        (Timestamp(seconds=-(2**62)), Timestamp(seconds=1), "timestamp.instant"),
+        (Timestamp(seconds=1, nanos=-1), Timestamp(seconds=2), "timestamp.instant"),
+        (Timestamp(seconds=1), Timestamp(seconds=2, nanos=2_000_000_000), "timestamp.instant"),
+        (Timestamp(seconds=1, nanos=100), Timestamp(seconds=1, nanos=200), "period.order"),
+    ],
+)
+def test_a_time_that_no_engine_can_hold_never_enters(start: Timestamp, end: Timestamp, rule: str) -> None:
+    """Its event could be neither projected nor skipped: every reader would stop there for ever."""
+    fact = works()
+    del fact.periods[:]
+    fact.periods.add(start=start, end=end)
+    assert refuse(fact) == ("INVALID", "periods[0]", rule, "")
