@@ -128,13 +128,16 @@ async def _read(system: System, callers: int) -> Pace:
 async def _record(system: System) -> Pace:
     ids = RandomIds()
     actor = Actor(issuer="bench", subject="bench", party="CITY")
+    rpc = "/planier.analytics.v1.AnalyticsService/QueryMap"
 
     async with channel(system.profile, "audit", "analytics") as opened:
         record = AuditServiceStub(opened).Record
 
         async def step() -> None:
             record_id = ids.new()
-            content = AccessRecord(record_id=record_id, instance="bench", kind=RECORD_KIND_RELEASE, actor=actor)
+            content = AccessRecord(
+                record_id=record_id, instance="bench", kind=RECORD_KIND_RELEASE, actor=actor, rpc=rpc
+            )
             content.occurred_at.GetCurrentTime()
             item = RecordItem(record_id=record_id, record=content.SerializeToString())
             answer = await record(RecordRequest(items=[item]), timeout=10)

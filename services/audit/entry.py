@@ -56,6 +56,17 @@ def parse_record(record: bytes) -> AccessRecord | None:
         return None
 
 
+def is_of_service(record: bytes, service: str) -> bool:
+    """Whether the record is of an access that went through this service, or of strangers at its door.
+
+    Bytes that are no record are the log's to refuse.
+    """
+    parsed = parse_record(record)
+    if parsed is None or parsed.rpc.startswith(f"/planier.{service}.v"):
+        return True
+    return not parsed.rpc and parsed.kind == RecordKind.RECORD_KIND_UNAUTHENTICATED
+
+
 def columns_of(record: AccessRecord) -> Columns:
     """The columns of one record."""
     actor, occurred, decision = record.actor, record.occurred_at, record.decision

@@ -1,6 +1,7 @@
 """The audit servicer: records in, proofs out, replay and verification through the guard."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Sequence
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -24,6 +25,7 @@ from planier.audit.v1.audit_pb2 import (
     VerifyLogResponse,
 )
 
+from services.audit.entry import is_of_service
 from services.audit.log import AccessLog, Appended, Outcome
 from services.audit.receipt import ReceiptSigner
 from services.audit.replay import Span, described, in_messages, read_page
@@ -43,6 +45,8 @@ _OUTCOMES = {
     Outcome.INVALID: RecordOutcome.RECORD_OUTCOME_INVALID,
 }
 
+_log = logging.getLogger(__name__)
+
 
 class AuditServicer:
     """The RPCs of planier.audit.v1.AuditService, over one log."""
@@ -53,9 +57,21 @@ class AuditServicer:
         self._signer = signer
         self._public_key = public_key
 
-    async def Record(self, request: RecordRequest, _: Call) -> RecordResponse:
-        """Each record's receipt or refusal, in order; concurrent requests share one durable write."""
-        results = await self._writer.write([(item.record_id, item.record) for item in request.items])
+    async def Record(self, request: RecordRequest, call: Call) -> RecordResponse:
+        """Each record's receipt or refusal, in order; concurrent requests share one durable write.
+
+        A service records its own accesses only: a record of another's is INVALID, whoever the log would have believed.
+        """
+        caller = call.invocation.caller.rpartition("/")[2]
+        strange = {place for place, item in enumerate(request.items) if not is_of_service(item.record, caller)}
+        if strange:
+            _log.error("a service recorded another's access", extra={"caller": caller, "records": len(strange)})
+        own = [(item.record_id, item.record) for place, item in enumerate(request.items) if place not in strange]
+        written = iter(await self._writer.write(own) if own else ())
+        results = [
+            Appended(Outcome.INVALID, item.record_id) if place in strange else next(written)
+            for place, item in enumerate(request.items)
+        ]
         if len(results) <= _SIGN_HERE:
             return self._answer(results)
         return await asyncio.to_thread(self._answer, results)

@@ -148,6 +148,21 @@ async def test_only_our_services_record(service: Service) -> None:
     assert service.log.size() == 0
 
 
+async def test_a_service_records_its_own_accesses_only(service: Service) -> None:
+    """Or whoever holds the certificate of one service could write the history of all."""
+    own, forged = access_record(1), access_record(2, rpc="/planier.ingest.v1.IngestService/DeclareFacts")
+    nameless = access_record(3, rpc="")
+    door = access_record(4, rpc="", kind=RecordKind.RECORD_KIND_UNAUTHENTICATED)
+    request = RecordRequest(
+        items=[RecordItem(record_id=name, record=content) for name, content in items([forged, own, nameless, door])]
+    )
+    results = (await service.internal.Record(request, timeout=TIMEOUT)).results
+    outcomes = [RecordOutcome.Name(result.outcome).removeprefix("RECORD_OUTCOME_") for result in results]
+    assert outcomes == ["INVALID", "RECORDED", "INVALID", "RECORDED"]
+    assert [result.record_id for result in results] == [r.record_id for r in (forged, own, nameless, door)]
+    assert service.log.size() == 2
+
+
 async def test_concurrent_requests_share_durable_writes(service: Service) -> None:
     receipts = await asyncio.gather(*(service.record(access_record(number)) for number in range(200)))
     assert sorted(receipt.index for (receipt,) in receipts) == list(range(200))
