@@ -1,6 +1,7 @@
 """What every bus does for `RunPublisher` and `RunSubscription`; a new implementation is one more parameter."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -139,6 +140,31 @@ async def test_a_lost_bus_is_told_to_both_sides_and_taken_again_when_it_is_back(
     await bus.publisher.publish(run_of(3, 3))
     assert await received(subscription, 1) == [run_of(3, 3)]
     await subscription.close()
+
+
+async def test_a_reader_told_to_stop_as_its_connection_closes_stops(bus: Bus) -> None:
+    connection = bus.broker.connection("analytics")
+    subscription = await subscribe(connection, INGEST)
+    waiting = asyncio.create_task(subscription.next(10))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    await (await connection.client()).close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_a_reader_told_to_stop_while_it_subscribes_stops(bus: Bus) -> None:
+    connection = bus.broker.connection("analytics")
+    client = await connection.client()
+    assert bus.broker.process is not None
+    bus.broker.process.send_signal(signal.SIGSTOP)
+    subscribing = asyncio.create_task(subscribe(connection, INGEST))
+    await asyncio.sleep(0.05)
+    await client.close()
+    subscribing.cancel()
+    bus.broker.process.send_signal(signal.SIGCONT)
+    with pytest.raises(asyncio.CancelledError):
+        await subscribing
 
 
 async def until_published(publisher: RunPublisher, run: EventRun) -> None:

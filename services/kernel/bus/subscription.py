@@ -60,6 +60,7 @@ class JetStreamSubscription:
             except TimeoutError:
                 continue
             except nats.errors.Error as error:
+                _heed_cancellation()
                 raise SubscriptionLost("the connection was lost") from error
             status = (message.headers or {}).get("Status")
             if status == REQUEST_EXPIRED:
@@ -84,6 +85,13 @@ class JetStreamSubscription:
         if self._client.is_connected:
             with contextlib.suppress(nats.errors.Error, TimeoutError):
                 await self._client.jetstream(timeout=1.0).delete_consumer(self._topic.stream, self._name)
+
+
+def _heed_cancellation() -> None:
+    """Raises CancelledError where nats-py put ConnectionClosedError in its place: a reader told to stop must stop."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _parse(data: bytes) -> EventRun:
@@ -112,7 +120,9 @@ async def subscribe(connection: Connection, topic: Topic) -> JetStreamSubscripti
         try:
             await context.add_consumer(topic.stream, configuration)
         except BaseException:
-            await inbox.unsubscribe()
+            # Of a closed connection it raises, in the place of what is to be told: a cancellation for instance.
+            with contextlib.suppress(nats.errors.Error):
+                await inbox.unsubscribe()
             raise
     except (nats.errors.Error, TimeoutError) as error:
         raise BusUnavailable("the subscription could not be opened") from error
