@@ -15,6 +15,7 @@ from services.access.deed import CONVENTION, FACT_PURPOSES
 from services.access.holders import STRANGER, Holder, holders_of, purpose_names
 from services.access.policy import DEFAULT_DENY, Policy, Ruling, entity
 from services.kernel.clock import microseconds
+from services.kernel.instants import is_instant
 
 # Resource of the guard's option → entity type of the policy. A resource without a type ("session") is never permitted.
 _GOVERNED = {"facts": "Facts", "declarations": "Declarations"}
@@ -25,6 +26,7 @@ _SYSTEM = {
     "access-log": ("AccessLog", (PURPOSE_OVERSIGHT,)),
 }
 _NO_CONVENTION = "Aucune convention n'est en vigueur."
+_NO_INSTANT = "La demande ne dit pas à quel instant elle est faite."
 _UNKNOWN_SOURCES = "Aucun texte en vigueur ne régit ces sources."
 _PARTLY_COVERED = "Votre habilitation ne couvre pas toutes les sources demandées."
 # Distinct requests remembered in one state; beyond, all are forgotten at once.
@@ -62,6 +64,11 @@ class Decider:
 
     def decide(self, item: CheckItem) -> CheckVerdict:
         """The verdict, bearing the item's id; permit when at least one instrument permits."""
+        if not is_instant(item.decision_time):  # denied alone: its neighbours in the batch keep their verdicts
+            reference = InstrumentReference(instrument_id=CONVENTION)
+            verdict = _assemble(STRANGER, [_denial(reference, DEFAULT_DENY, _NO_INSTANT)])
+            verdict.check_id = item.check_id
+            return verdict
         moment = item.decision_time.ToDatetime(UTC)
         subject = item.subject
         key = (

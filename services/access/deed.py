@@ -34,6 +34,7 @@ from planier.common.v1.release_pb2 import (
 )
 
 from services.kernel.errors import Violation, invalid
+from services.kernel.instants import is_instant
 
 CONTEXT = b"planier-deed/v1\n"
 CONVENTION = "convention"
@@ -154,6 +155,9 @@ def _instruments(deed: Deed) -> Iterable[Violation]:
             yield _fault("instruments.purposes", "must hold purposes on facts and none that is refused by name")
         if instrument.instrument_id == CONVENTION and not instrument.HasField("notified_at"):
             yield _fault("instruments.notified_at", "the convention's term runs from its notification")
+        # Signed for good: a founding whose term cannot be computed would be a store that nothing can read.
+        if not is_instant(instrument.notified_at):
+            yield _fault("instruments.notified_at", "must be an instant")
 
 
 # A deed may repeat the purposes on the system, they add nothing on facts.
@@ -176,8 +180,8 @@ def _offices(deed: Deed) -> Iterable[Violation]:
             yield _fault("office_holders.identity", "is missing")
         if not (holder.person.given_name and holder.person.usual_name and holder.act_reference):
             yield _fault("office_holders", "names and act of appointment are needed")
-        if not holder.HasField("from"):
-            yield _fault("office_holders.from", "is missing")
+        if not holder.HasField("from") or not is_instant(getattr(holder, "from")):  # a keyword of Python
+            yield _fault("office_holders.from", "is missing, or no instant")
 
 
 def _declarants(deed: Deed) -> Iterable[Violation]:

@@ -107,3 +107,11 @@ def test_two_moments_of_one_interval_are_one_decision() -> None:
         at = NOW + timedelta(minutes=minutes)
         fresh.decide(check_item(access.CITY_USER, purpose=PURPOSE_SITUATION, at=at))
     assert len(fresh._memory) == 1
+
+
+@pytest.mark.parametrize("seconds", [2**62, -(2**62), 253_402_300_799])
+def test_an_item_without_a_real_instant_is_denied_alone(decider: Decider, seconds: int) -> None:
+    item = check_item(access.CITY_USER, purpose=PURPOSE_SITUATION)
+    item.decision_time.seconds = seconds
+    verdict = decider.decide(item)
+    assert (verdict.permit, list(verdict.clauses), verdict.check_id) == (False, ["default.deny"], item.check_id)

@@ -144,3 +144,14 @@ def test_a_description_that_is_no_deed_is_refused_without_its_values() -> None:
     assert reason_of(problem) == "DEED_INVALID"
     assert "Agathe" not in str(problem.value)
     assert problem.value.__cause__ is None
+
+
+@pytest.mark.parametrize("field", ["instruments.notified_at", "office_holders.from"])
+def test_a_deed_states_instants_that_the_calendar_knows(field: str) -> None:
+    """A founding that cannot be folded could never be read again, nor founded anew."""
+    parsed = Deed.FromString(access.deed())
+    moment = parsed.instruments[0].notified_at if "notified" in field else getattr(parsed.office_holders[0], "from")
+    moment.seconds = 253_402_300_799
+    with pytest.raises(Problem) as problem:
+        deeds.check(parsed)
+    assert [violation.field for violation in problem.value.violations] == [field]
