@@ -3,6 +3,7 @@
 One JSON object a line, written and flushed to the disk before the erasure is committed; ids and codes only.
 """
 
+import errno
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -54,13 +55,16 @@ class Ledger:
         return tuple(Erasure.parse(line) for line in data[:whole].splitlines())
 
     def append(self, erasure: Erasure) -> None:
-        """Returns once the line is on the disk."""
+        """Returns once the line is on the disk; OSError where it is not, and then no part of it stands in the file."""
         created = not self._path.exists()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps(asdict(erasure), separators=(",", ":")).encode() + b"\n"
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            os.write(descriptor, line)
+            whole = os.lseek(descriptor, 0, os.SEEK_END)
+            if os.write(descriptor, line) != len(line):  # a full disk takes a part, and says no word of it
+                os.ftruncate(descriptor, whole)
+                raise OSError(errno.ENOSPC, "the ledger of erasures could not be written whole")
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -1,5 +1,7 @@
 """The ledger of erasures: what was flushed is read again, a torn end is forgotten, damage is not."""
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,21 @@ def test_a_damaged_line_stops_the_service(tmp_path: Path, line: bytes) -> None:
     path.write_bytes(line)
     with pytest.raises(LedgerDamaged):
         Ledger(path).read()
+
+
+def test_a_line_that_the_disk_takes_in_part_is_an_error_and_leaves_no_trace(tmp_path: Path) -> None:
+    """Else the erasure would be committed without its line, and the next line would make the ledger unreadable."""
+    path = tmp_path / "erasures.jsonl"
+    Ledger(path).append(FIRST)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, before[1]))
+        with pytest.raises(OSError, match="written whole"):
+            Ledger(path).append(SECOND)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert Ledger(path).read() == (FIRST,)
+    Ledger(path).append(SECOND)
+    assert Ledger(path).read() == (FIRST, SECOND)
