@@ -35,7 +35,7 @@ from services.stack import plan
 from services.stack.layout import PORTS, ROOT, SERVICES, Layout
 from services.stack.supervisor import Supervisor
 from tests.chaos import findings
-from tests.chaos.blows import Blow, blows
+from tests.chaos.blows import PROCESSES, Blow, blows
 from tests.chaos.declaring import Acknowledged, City, Prefecture
 from tests.chaos.findings import Finding, finding
 from tests.chaos.watching import Reader, Witness
@@ -200,8 +200,16 @@ class Campaign:
             findings.looks(entries, looks),
             await findings.proofs(profile, receipts, heads),
         ]
-        self._system.supervisor.stop_all()
+        found.append(self._stopped())
         return found + await asyncio.to_thread(findings.at_rest, self._system.layout, self._known, entries)
+
+    def _stopped(self) -> Finding:
+        """Every process ends by itself within its grace when asked to."""
+        supervisor = self._system.supervisor
+        children = {name: child for name, (_, child) in supervisor._running.items() if name in PROCESSES}
+        supervisor.stop_all()
+        faults = [f"{name} ended with {child.returncode}" for name, child in children.items() if child.returncode]
+        return finding("all stop when asked", f"{len(children)} processes", faults)
 
     def _tell(self) -> None:
         failures: Counter[str] = self._known.failures + self._witness.failures
