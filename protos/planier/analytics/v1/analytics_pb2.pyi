@@ -100,7 +100,9 @@ class QueryMapRequest(_message.Message):
 
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Empty means all that the caller may see."""
+        """Empty means all that the caller may see.
+        Names of annex 1 have these forms, and go into the access record: nothing else that a person may type does.
+        """
 
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
