@@ -8,6 +8,8 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Integer, LargeBinary, SmallInteger, Table, Text
 
+from services.kernel.store.engine import insert_rows
+
 # SQLite takes 32,766 values a statement, PostgreSQL 65,535.
 _CHUNK = 500
 _POSTGRES_TYPES = {BigInteger: "int8", Integer: "int4", SmallInteger: "int2", LargeBinary: "bytea", Text: "text"}
@@ -60,12 +62,10 @@ def insert(connection: Connection, table: Table, rows: Sequence[tuple[object, ..
     """Inserts rows that hold every column of the table, in its order."""
     if not rows:
         return
-    names = ", ".join(column.name for column in table.columns)
     if connection.dialect.name == "postgresql":
-        _copy(connection, table, names, rows)
+        _copy(connection, table, ", ".join(column.name for column in table.columns), rows)
         return
-    sql = "INSERT INTO {} ({}) VALUES ({})"
-    connection.exec_driver_sql(sql.format(table.name, names, marks(len(table.columns))), list(rows))
+    insert_rows(connection, table.name, len(table.columns), rows)
 
 
 def _copy(connection: Connection, table: Table, names: str, rows: Iterable[tuple[object, ...]]) -> None:

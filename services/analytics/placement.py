@@ -78,10 +78,10 @@ def place(fact: fact_pb2.Fact) -> Placement:
         point = geometry.point
         west = east = longitude = round(point.longitude * E7)
         south = north = latitude = round(point.latitude * E7)
-        cell = h3.latlng_to_cell(point.latitude, point.longitude, CELL_RESOLUTION)
+        cell = _cell(point.latitude, point.longitude, CELL_RESOLUTION)
     else:
         west, south, east, north, longitude, latitude = _extent(shape_of(geometry))
-        cell = h3.latlng_to_cell(latitude / E7, longitude / E7, CELL_RESOLUTION)
+        cell = _cell(latitude / E7, longitude / E7, CELL_RESOLUTION)
     bucket = _bucket(longitude, latitude, max(east - west, north - south), ends - starts, several)
     return Placement(starts, ends, west, south, east, north, longitude, latitude, cell, bucket)
 
@@ -89,6 +89,13 @@ def place(fact: fact_pb2.Fact) -> Placement:
 def parent(cell: int, resolution: int) -> int:
     """The cell of a coarser resolution that holds this one: H3's own bits, 0.2 microseconds instead of 1."""
     return (cell & ~(0xF << 52)) | (resolution << 52) | ((1 << (3 * (15 - resolution))) - 1)
+
+
+@lru_cache(maxsize=65_536)
+def _cell(latitude: float, longitude: float, resolution: int) -> int:
+    """Reduced places repeat: 0.1 microseconds instead of 1 to 2."""
+    cell: int = h3.latlng_to_cell(latitude, longitude, resolution)
+    return cell
 
 
 def _bucket(longitude: int, latitude: int, extent: int, span_us: int, several: bool) -> int:
@@ -99,7 +106,7 @@ def _bucket(longitude: int, latitude: int, extent: int, span_us: int, several: b
     level = 0
     while level < NO_CELL and extent > EXTENTS[level][0]:
         level += 1
-    coarse = h3.latlng_to_cell(latitude / E7, longitude / E7, EXTENTS[level][1]) if level < NO_CELL else 0
+    coarse = _cell(latitude / E7, longitude / E7, EXTENTS[level][1]) if level < NO_CELL else 0
     duration = 0
     while span_us > SHORTEST_US << (2 * duration):
         duration += 1

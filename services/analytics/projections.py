@@ -102,6 +102,7 @@ class _Batch:
         self.superseded: dict[int, Row] = {}
         self.erased: set[bytes] = set()
         self.names: set[str] = set()
+        self.codes: dict[tuple[str, str, str], tuple[int, int, int]] = {}
         # Events that need what came before them, kept until `settle` has read it.
         self.later: list[tuple[StoredEvent, _Later]] = []
         # By fact: its newest version; what _CLOSE needs of the one to close.
@@ -112,34 +113,37 @@ class _Batch:
         """One version, current until another supersedes it."""
         position, recorded_us = event.position, event.recorded_at_us
         where = place(fact)
-        body = fact.SerializeToString()
+        names = fact.source, fact.kind, fact.instrument_id
+        codes = self.codes.get(names)
+        if codes is None:
+            self.names.update(names)
+            codes = self.codes[names] = (code_of(names[0]), code_of(names[1]), code_of(names[2]))
+        source, kind, instrument = codes
         attendance = fact.attendance
-        source, kind, instrument = fact.source, fact.kind, fact.instrument_id
-        self.names.update((source, kind, instrument))
         self.versions[position] = (
             position,
             fact_id,
             fact.revision,
             change,
             recorded_us,
-            code_of(instrument),
+            instrument,
             attendance.minimum,
             attendance.maximum,
             where.bucket,
-            code_of(source),
+            source,
             where.starts_us,
             fact.title,
-            body,
+            fact.SerializeToString(),
         )
         self.placements[position] = (
             where.bucket,
-            code_of(source),
+            source,
             where.starts_us,
             position,
             where.ends_us,
             where.longitude,
             where.latitude,
-            code_of(kind),
+            kind,
             fact.status,
             where.cell,
             recorded_us,

@@ -33,6 +33,7 @@ from sqlalchemy import (
 from services.ingest.domain import FactState, Revision, evolve
 from services.kernel.codec import Codec
 from services.kernel.store.base import StoredEvent, Transaction
+from services.kernel.store.engine import insert_rows
 from services.kernel.store.sql import SqlEventStore
 
 METADATA: Final = MetaData()
@@ -54,7 +55,6 @@ _SELECT: Final = f"SELECT {_COLUMNS} FROM declarations WHERE fact_id"  # noqa: S
 _INSERT: Final = f"INSERT INTO declarations ({_COLUMNS})"
 # One statement and one round trip a batch; a list of values each would be parsed anew for every size.
 _SQLITE_SELECT: Final = f"{_SELECT} IN (SELECT value FROM json_each(?))"  # noqa: S608 -- constants
-_SQLITE_INSERT: Final = f"{_INSERT} VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _POSTGRES_SELECT: Final = f"{_SELECT} = ANY(%s::text[])"
 _ARRAYS: Final = ["text", "int", "smallint", "bytea", "bytea", "bigint", "bigint", "text"]
 _UNNEST: Final = ", ".join(f"%s::{name}[]" for name in _ARRAYS)
@@ -101,7 +101,8 @@ def insert(connection: Connection, revisions: Sequence[tuple[str, Revision]]) ->
         columns: list[list[Any]] = [list(column) for column in zip(*rows, strict=True)]
         connection.exec_driver_sql(_POSTGRES_INSERT, tuple(columns))
     else:
-        connection.exec_driver_sql(_SQLITE_INSERT, rows)
+        # In the order of their keys: neighbours share pages.
+        insert_rows(connection, DECLARATIONS.name, len(DECLARATIONS.columns), sorted(rows))
 
 
 def revision_of(event: StoredEvent, codec: Codec) -> tuple[str, Revision] | None:

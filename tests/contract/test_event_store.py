@@ -257,6 +257,19 @@ def test_erasing_forgets_the_events_before_and_keeps_the_proof(store: SqlEventSt
     assert verify_run(GENESIS, everything(store)) == store.head().digest
 
 
+def test_what_another_process_erased_is_read_from_no_memory(url: str, store: SqlEventStore, clock: HandClock) -> None:
+    commit(store, "a", b"secret 1", b"secret 2")
+    commit(store, "b", b"kept")
+    other = open_store(url, clock=clock)
+    assert store.read_all(0, 10) == other.read_all(0, 10)
+    erase(other, "a")
+    assert [event.payload for event in store.read_all(0, 10)] == [None, None, b"kept", b"erased"]
+    commit(store, "b", b"after the other's")
+    assert store.read_all(0, 10) == other.read_all(0, 10)
+    assert store.read_all(4, 10) == other.read_all(4, 10)
+    other.close()
+
+
 def test_erasing_again_leaves_what_was_erased_first(store: SqlEventStore) -> None:
     commit(store, "a", b"1")
     erase(store, "a")

@@ -43,24 +43,14 @@ def link(
     committed: bytes,
 ) -> bytes:
     """The digest at `position`, given the one before it."""
-    names = (stream.encode(), type_.encode(), event_id.encode(), key_id.encode())
-    header = _HEADER.pack(position, stream_version, recorded_at_us, *map(len, names))
-    return sha256(b"".join((previous_digest, header, *names, committed))).digest()
+    on, name, event, key = stream.encode(), type_.encode(), event_id.encode(), key_id.encode()
+    header = _HEADER.pack(position, stream_version, recorded_at_us, len(on), len(name), len(event), len(key))
+    return sha256(b"".join((previous_digest, header, on, name, event, key, committed))).digest()
 
 
 def link_event(previous_digest: bytes, event: StoredEvent) -> bytes:
     """The digest at the event, given the one before it; the event's own `digest` is not looked at."""
-    return link(
-        previous_digest,
-        event.position,
-        event.stream,
-        event.stream_version,
-        event.type,
-        event.event_id,
-        event.recorded_at_us,
-        event.key_id,
-        event.commitment,
-    )
+    return link(previous_digest, *event[:8])
 
 
 def payload_holds(event: StoredEvent) -> bool:
