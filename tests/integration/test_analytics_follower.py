@@ -1,8 +1,8 @@
 """The read model follows a real ingest store through a real feed, whatever becomes of either."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,6 +20,7 @@ from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.wiring import open_for_writing
 from services.kernel.bus.feed import Feed
 from services.kernel.bus.replication import read_events
+from services.kernel.bus.runs import Run
 from services.kernel.clock import SystemClock
 from services.kernel.errors import Problem
 from services.kernel.projection import ProjectionRunner
@@ -163,6 +164,44 @@ async def test_nothing_is_answered_before_the_first_load_and_an_empty_ingest_is_
     await asyncio.gather(task, return_exceptions=True)
     await asyncio.to_thread(reader.model.close)
     await asyncio.to_thread(reader.writer.dispose)
+
+
+class Deaf:
+    """A source that does not hear the first word to stop, as `asyncio.wait_for` where a result comes with it."""
+
+    def __init__(self, run: Run) -> None:
+        self.caught_up = asyncio.Event()
+        self.asked = 0
+        self.asked_again = asyncio.Event()
+        self._run = run
+
+    async def runs(self, cursor: Position | None) -> AsyncGenerator[Run, None]:
+        assert cursor is None
+        self.asked += 1
+        if self.asked > 2:
+            self.asked_again.set()
+        yield self._run
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        while True:
+            yield self._run
+
+
+async def test_a_failed_turn_is_tried_again_whatever_its_source_overheard(
+    tmp_path: Path, stores: Callable[[str], EventStore]
+) -> None:
+    store = stores("ingest")
+    declare(store, "a", "b")
+    feed = Feed(read_events=lambda request: read_events(store, request), subscribe=None, poll=0.02)
+    async with aclosing(feed.runs(store.position_at(1))) as runs:
+        gap = Deaf(await anext(runs))
+    writer = open_for_writing(f"sqlite:///{tmp_path}/analytics.db")
+    follower = Follower(ProjectionRunner(writer, FactProjection()), gap, retry_seconds=0.01)
+    task = asyncio.create_task(follower.run())
+    await asyncio.wait_for(gap.asked_again.wait(), 20)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    writer.dispose()
 
 
 async def test_an_answer_and_its_position_are_of_one_instant(url: str, stores: Callable[[str], EventStore]) -> None:
