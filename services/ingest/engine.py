@@ -4,7 +4,7 @@ A transaction costs one flush to the disk whatever it holds; validation and seri
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -40,6 +40,15 @@ MOST_IN_TRANSACTION: Final = 8_000
 # Facts that wait: beyond the first bound a stream is not read further, beyond the second a unary call is refused.
 MOST_WAITING: Final = 16_000
 MOST_WAITING_UNARY: Final = 64_000
+# Events committed and not yet published, above which streams wait: what the store still holds in memory, so that the
+# relay does not fall further behind the faster it is fed. Waited for in pauses, and not for ever: a relay that
+# stands still must not close the door (art4.automatic), the store is its spool.
+MOST_UNPUBLISHED: Final = 4_000
+_PAUSE_SECONDS: Final = 0.005
+_MOST_PAUSES: Final = 400
+
+
+KeepsUp = Callable[[int, int], bool]
 
 
 class Kept(NamedTuple):
@@ -75,6 +84,12 @@ class Engine:
         self._batcher: Batcher[Batch, Sequence[Answer]] = Batcher(self._send)
         self._room = asyncio.Condition()
         self._waiting = 0
+        self._committed = 0
+        self._keeps_up: KeepsUp = _always
+
+    def pace_by(self, keeps_up: KeepsUp) -> None:
+        """Makes patient callers wait while `keeps_up(head, MOST_UNPUBLISHED)` is false, 2 s at most each."""
+        self._keeps_up = keeps_up
 
     def open(self) -> None:
         """Makes the index ready, then erases again whatever a restored copy still holds. Blocking; idempotent."""
@@ -99,6 +114,8 @@ class Engine:
         count = len(orders)
         if not patient and self._waiting + count > MOST_WAITING_UNARY:
             raise unavailable("OVERLOADED", "too many declarations are waiting")
+        if patient:
+            await self._until_published()
         async with self._room:
             if patient:
                 await self._room.wait_for(lambda: not self._waiting or self._waiting + count <= MOST_WAITING)
@@ -109,6 +126,12 @@ class Engine:
             self._waiting -= count
             async with self._room:
                 self._room.notify_all()
+
+    async def _until_published(self) -> None:
+        for _ in range(_MOST_PAUSES):
+            if self._keeps_up(self._committed, MOST_UNPUBLISHED):
+                return
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def find(self, fact_id: str) -> FactState | None:
         """The state of one fact, or None."""
@@ -143,6 +166,7 @@ class Engine:
                 # Before anything is written: whatever happens then, the file knows what must not come back.
                 self._ledger.append(erasure)
             writing.write()
+        self._committed = transaction.position
         found = iter(answers)
         return [list(islice(found, len(batch.orders))) for batch in batches]
 
@@ -202,6 +226,10 @@ class Writing:
         if order.erasure is not None:
             self.erasures.append(order.erasure)
         return revision
+
+
+def _always(_head: int, _most: int) -> bool:
+    return True
 
 
 def _cause(batches: Sequence[Batch]) -> str:

@@ -81,7 +81,7 @@ async def build(settings: IngestSettings, telemetry: Telemetry) -> Ingest:
     )
     bindings = [(DESCRIPTOR.services_by_name["IngestService"], servicer)]
     server = Server(settings=settings, bindings=bindings, guard=guard, telemetry=telemetry)
-    stop_relay = await _start_relay(settings, store, telemetry)
+    stop_relay = await _start_relay(settings, store, engine, telemetry)
 
     async def ready() -> None:
         await await_signed(AccessServiceStub(access), registry)
@@ -95,7 +95,7 @@ async def build(settings: IngestSettings, telemetry: Telemetry) -> Ingest:
 
 
 async def _start_relay(
-    settings: IngestSettings, store: SqlEventStore, telemetry: Telemetry
+    settings: IngestSettings, store: SqlEventStore, engine: Engine, telemetry: Telemetry
 ) -> Callable[[], Awaitable[None]]:
     """Publishes the store's events while the process runs; without a bus, readers ask the owner."""
     if not settings.nats_url:
@@ -104,6 +104,7 @@ async def _start_relay(
     runs = await asyncio.to_thread(RunLedger, store.engine, _TOPIC.stream)
     publisher = JetStreamPublisher(connection, _TOPIC, runs, SystemClock())
     relay = Relay(store, publisher, runs, erasing_types=ERASING_TYPES, telemetry=telemetry)
+    engine.pace_by(relay.keeps_up)
     task = asyncio.create_task(relay.run())
     task.add_done_callback(_tell)
 

@@ -187,3 +187,30 @@ async def test_an_erasure_is_in_the_ledger_before_anything_of_it_is_written(
     again = Bench(f"sqlite:///{tmp_path}/ingest.db", tmp_path)
     assert reason((await again.declare(works()))[0]) == REFUSAL_REASON_ERASED
     await again.close()
+
+
+async def test_streams_wait_while_the_relay_is_behind_and_others_do_not(bench: Bench) -> None:
+    heads: list[int] = []
+    asked, published = asyncio.Event(), asyncio.Event()
+
+    def keeps_up(head: int, _most: int) -> bool:
+        heads.append(head)
+        asked.set()
+        return published.is_set()
+
+    await bench.declare(works("W-1"))
+    bench.engine.pace_by(keeps_up)
+    waiting = asyncio.create_task(bench.declare(works("W-2")))
+    await asked.wait()
+    await bench.engine.apply(bench.declare_orders(works("W-3")), patient=False)
+    assert not waiting.done()
+    published.set()
+    (answer,) = await waiting
+    assert kept(answer) == (3, False)
+    assert heads[0] == 1
+
+
+async def test_a_relay_that_stands_still_does_not_close_the_door(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "_MOST_PAUSES", 2)
+    bench.engine.pace_by(lambda _head, _most: False)
+    assert kept((await bench.declare(works("W-1")))[0]) == (1, False)

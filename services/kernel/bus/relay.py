@@ -49,6 +49,11 @@ class Relay:
         self._clock = clock or SystemClock()
         self._wake = asyncio.Event()
         self._available = True
+        self._published = 0
+
+    def keeps_up(self, head: int, most: int) -> bool:
+        """Whether at most so many events wait up to `head`; true without a bus, whose absence must stop nobody."""
+        return not self._available or not self._published or head - self._published <= most
 
     async def run(self) -> None:
         """Runs until cancelled; waits out an absent bus or database, `poll` seconds between attempts."""
@@ -91,6 +96,7 @@ class Relay:
             causes = (event.traceparent for event in run.events)
             with self._telemetry.following("bus.publish", SpanKind.PRODUCER, causes):
                 await self._publisher.publish(run)
+            self._published = run.last_position
         return not runs
 
     async def _tell_lag(self) -> None:
@@ -105,7 +111,7 @@ class Relay:
         self._telemetry.state("planier.relay.lag", lag, stream=self._ledger.stream)
 
     def _read(self) -> tuple[EventRun, ...]:
-        cursor = self._ledger.cursor()
+        cursor = self._published = self._ledger.cursor()
         events = self._store.read_all(cursor, PAGE)
         if not events:
             return ()
