@@ -1,8 +1,10 @@
 """Durable ingest until queryable, beside the same path with no product in it and beside a library of the field."""
 
 import asyncio
+import importlib.util
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -80,7 +82,7 @@ def rows() -> list[Row]:
         ours, plain, library = medians(
             lambda: asyncio.run(_ours(system, system.projected())),
             lambda: asyncio.run(_closed_loop(_bare_target(bare))),
-            lambda: _library("sqlite", tempfile.mkdtemp(dir=WORK)),
+            _library_sqlite,
         )
     name = f"durable ingest until queryable, batches of {BATCH}, SQLite"
     return [
@@ -99,16 +101,19 @@ def postgres_rows() -> list[Row]:
         ours_at = {name: database(server, name, "postgresql+psycopg") for name in SERVICES}
         system = stack.enter_context(running(databases=ours_at))
         bare = stack.enter_context(bare_postgres(server))
+        # The library's PostgreSQL module needs a package that may not be here; then there is nothing to compare with.
+        complete = importlib.util.find_spec("psycopg_pool") is not None
         ours, plain, library = medians(
             lambda: asyncio.run(_ours(system, _postgres_count(database(server, "analytics")))),
             lambda: asyncio.run(_closed_loop(_bare_target(bare))),
-            lambda: _library("postgres", database(server, "library")),
+            lambda: _library("postgres", database(server, "library")) if complete else 0.0,
         )
     name = f"durable ingest until queryable, batches of {BATCH}, PostgreSQL"
-    return [
-        row(name, ours, "facts/s", "bare pipeline (mTLS gRPC, SQL, JetStream, SQL)", plain, ">= 0.4"),
-        row(f"{name} ", ours, "facts/s", "eventsourcing, 100 events a commit, PostgreSQL", library, ">= 0.8"),
-    ]
+    found = [row(name, ours, "facts/s", "bare pipeline (mTLS gRPC, SQL, JetStream, SQL)", plain, ">= 0.4")]
+    if not complete:
+        return [*found, Row(f"{name} (no library: psycopg_pool is missing)", ours, "facts/s")]
+    peer = "eventsourcing, 100 events a commit, PostgreSQL"
+    return [*found, row(f"{name} ", ours, "facts/s", peer, library, ">= 0.8")]
 
 
 def visible_rows() -> list[Row]:
@@ -127,25 +132,30 @@ def visible_rows() -> list[Row]:
 
 
 def overload_rows() -> list[Row]:
-    """Twice a closed loop's load: the greatest lag of the read model, and the growth of resident memory."""
+    """Two streams at once, as fast as they are answered: lag and memory do not grow with the length of the flood."""
     with running() as system:
-        asyncio.run(_ours(system, system.projected()))
-        before = {name: system.resident(name) for name in SERVICES}
-        lag = asyncio.run(_overload(system, streams=2, facts=2 * FACTS))
-        first = {name: system.resident(name) for name in SERVICES}
-        lag_again = asyncio.run(_overload(system, streams=2, facts=2 * FACTS))
-        second = {name: system.resident(name) for name in SERVICES}
-    memory = [
-        Row(
-            f"overload: {name} resident, before / after / after again",
-            second[name],
-            "MiB",
-            f"{before[name]:.0f} MiB",
-            first[name],
-        )
-        for name in SERVICES
+        short, after_short = _flood(system, 2 * FACTS)
+        long, after_long = _flood(system, 4 * FACTS)
+    peer = "the flood"
+    return [
+        row("overload: greatest lag of the read model, twice the flood", long, "facts", peer, short, "<= 1.5"),
+        *(
+            row(
+                f"overload: {name} resident, twice the flood",
+                after_long[name],
+                "MiB",
+                peer,
+                after_short[name],
+                "<= 1.2",
+            )
+            for name in SERVICES
+        ),
     ]
-    return [Row("overload: greatest lag of the read model", max(lag, lag_again), "facts"), *memory]
+
+
+def _flood(system: System, facts: int) -> tuple[float, dict[str, float]]:
+    lag = asyncio.run(_overload(system, streams=2, facts=facts))
+    return lag, {name: system.resident(name) for name in SERVICES}
 
 
 async def _ours(system: System, arrived: Count) -> float:
@@ -315,7 +325,7 @@ def bare_postgres(server: str) -> Iterator[Bare]:
         connection = psycopg.connect(second, autocommit=True)
 
         def arrived() -> int:
-            found = connection.execute("SELECT count(*) FROM ev").fetchone()
+            found = connection.execute("SELECT n FROM written").fetchone()
             return int(found[0]) if found else 0
 
         yield Bare(port, folder / "pki", arrived)
@@ -344,9 +354,11 @@ def _bare_processes(folder: Path, first: str, second: str) -> Iterator[int]:
             said.append(child.stdout.readline())
         yield int(said[0])
     finally:
-        for child in children:
+        # The broker last: its clients would report its absence at length.
+        for child in reversed(children):
             child.terminate()
             child.wait(10)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -369,6 +381,11 @@ def database(server: str, name: str, scheme: str = "postgresql") -> str:
     from sqlalchemy import make_url  # noqa: PLC0415 -- only here
 
     return make_url(server).set(drivername=scheme, database=name).render_as_string(hide_password=False)
+
+
+def _library_sqlite() -> float:
+    with tempfile.TemporaryDirectory(dir=WORK) as folder:
+        return _library("sqlite", folder)
 
 
 def _library(kind: str, where: str) -> float:
