@@ -42,6 +42,9 @@ class VerifyReport:
 
     `holes` are counts of one process that no record bears, between its first and its last: a call that ended before its
     record was durable leaves one too, so they are shown and are no fault of the log.
+
+    `unsigned` newest records lie under no stored checkpoint: the last write's while the log is open or after a crash,
+    none after an orderly end. More of them were put there by somebody without the log's key.
     """
 
     tree_size: int
@@ -50,6 +53,7 @@ class VerifyReport:
     checkpoints: int
     faults: tuple[LogFault, ...]
     holes: dict[str, int]
+    unsigned: int
 
     @property
     def sound(self) -> bool:
@@ -86,6 +90,8 @@ class _Verification:
     faults: list[LogFault] = field(default_factory=list)
     erased: int = 0
     checkpoints: int = 0
+    # The size of the newest checkpoint that holds.
+    signed: int = 0
     frontier: merkle.Frontier = merkle.EMPTY
     # Of each instance: least and greatest sequence, how many.
     sequences: dict[str, tuple[int, int, int]] = field(default_factory=dict)
@@ -109,6 +115,7 @@ class _Verification:
             self.checkpoints,
             tuple(self.faults[:MAX_FAULTS]),
             {name: hole for name, hole in holes.items() if hole > 0},
+            self.frontier.size - self.signed,
         )
 
     def _fault(self, index: int, fault: str) -> None:
@@ -217,6 +224,8 @@ class _Verification:
             return
         if head.root != root or claimed.root != root or claimed.size != head.size:
             self._fault(head.size, "ROOT_MISMATCH")
+            return
+        self.signed = head.size
 
     def _nothing_beyond(self) -> None:
         size = self.frontier.size

@@ -154,6 +154,7 @@ async def _verify_offline(database: str, key: Path | None) -> dict[str, Any]:
         "tree_size": found.tree_size,
         "root_hash": found.root.hex(),
         "erased": found.erased,
+        "unsigned": found.unsigned,
         "faults": [{"index": fault.index, "fault": fault.fault} for fault in found.faults],
     }
 
@@ -165,6 +166,8 @@ async def _report(work: Coroutine[Any, Any, dict[str, Any]], *, as_json: bool) -
     else:
         word = "[green]sound[/green]" if found["sound"] else "[red]NOT SOUND[/red]"
         console.print(f"{word}: {found['tree_size']} records, root {found['root_hash']}, {found['erased']} erased")
+        if found.get("unsigned"):
+            console.print(f"  [yellow]{found['unsigned']} of the newest under no signed checkpoint[/yellow]")
         for fault in found["faults"]:
             console.print(f"  index {fault['index']}: [red]{fault['fault']}[/red]")
     if not found["sound"]:

@@ -274,6 +274,19 @@ def test_a_cut_tail_is_found_while_its_checkpoint_stands(url: str) -> None:
     assert [fault.fault for fault in verify_database(url, KEY.public_key()).faults] == ["ENTRY_MISSING"]
 
 
+def test_records_that_the_log_never_signed_are_counted(url: str) -> None:
+    """Whoever can write the tables, without the log's key, can add rows that prove each other."""
+    with opened(url) as log:
+        log.append(batch(5))
+    assert verify_database(url, KEY.public_key()).unsigned == 0
+    forger = AccessLog(url, origin=ORIGIN, key=KEY)
+    forger.open()
+    forger.append(batch(3))
+    forger.engine.dispose()
+    report = verify_database(url, KEY.public_key())
+    assert (report.sound, report.tree_size, report.unsigned) == (True, 8, 3)
+
+
 def test_holes_in_a_process_count_are_shown(log: AccessLog) -> None:
     log.append(items([access_record(number) for number in (4, 5, 9)]))
     assert verified(log).holes == {"analytics-1": 3}
