@@ -4,6 +4,7 @@ import pytest
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from planier.access.v1.access_pb2 import GrantClearanceRequest
+from planier.access.v1.events_pb2 import Person
 from planier.analytics.v1.analytics_pb2 import BoundingBox, QueryMapRequest
 from planier.common.v1.fact_pb2 import Period
 from protovalidate import Validator
@@ -31,3 +32,14 @@ def test_text_that_is_no_name_never_reaches_the_record(request_type: type[Messag
 def test_names_of_annex_1_pass() -> None:
     request = QueryMapRequest(box=BOX, period=PERIOD, sources=["film-shoots"], kinds=["PROTEST_MARCH"])
     assert VALIDATOR.collect_violations(request) == []
+
+
+@pytest.mark.parametrize("field", ["given_name", "usual_name", "service", "professional_address"])
+def test_a_person_has_a_name_that_a_list_can_show(field: str) -> None:
+    """A name of a megabyte would make the list of clearances larger than any message, for good."""
+    request = GrantClearanceRequest(person=Person(**{field: "x" * 301}))
+    assert [
+        [element.field_name for element in violation.proto.field.elements]
+        for violation in VALIDATOR.collect_violations(request)
+        if violation.proto.rule_id == "string.max_len" and violation.proto.field is not None
+    ] == [["person", field]]

@@ -22,47 +22,56 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from planier.common.v1 import release_pb2 as planier_dot_common_dot_v1_dot_release__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eplanier/access/v1/events.proto\x12\x11planier.access.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fplanier/common/v1/release.proto\"_\n\x06Person\x12\x12\n\ngiven_name\x18\x01 \x01(\t\x12\x12\n\nusual_name\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\x1c\n\x14professional_address\x18\x04 \x01(\t\"+\n\x08Identity\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\"\xf9\x01\n\x0cOfficeHolder\x12%\n\x04role\x18\x01 \x01(\x0e\x32\x17.planier.access.v1.Role\x12\'\n\x05party\x18\x02 \x01(\x0e\x32\x18.planier.access.v1.Party\x12)\n\x06person\x18\x03 \x01(\x0b\x32\x19.planier.access.v1.Person\x12-\n\x08identity\x18\x04 \x01(\x0b\x32\x1b.planier.access.v1.Identity\x12\x15\n\ract_reference\x18\x05 \x01(\t\x12(\n\x04\x66rom\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"`\n\tDeclarant\x12\x1c\n\x14\x63\x65rtificate_identity\x18\x01 \x01(\t\x12\'\n\x05party\x18\x02 \x01(\x0e\x32\x18.planier.access.v1.Party\x12\x0c\n\x04name\x18\x03 \x01(\t\"G\n\x08PartyKey\x12\'\n\x05party\x18\x01 \x01(\x0e\x32\x18.planier.access.v1.Party\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"L\n\x0ePartySignature\x12\'\n\x05party\x18\x01 \x01(\x0e\x32\x18.planier.access.v1.Party\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\xb3\x01\n\nInstrument\x12\x15\n\rinstrument_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0f\n\x07sources\x18\x04 \x03(\t\x12,\n\x08purposes\x18\x05 \x03(\x0e\x32\x1a.planier.common.v1.Purpose\x12/\n\x0bnotified_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xaa\x02\n\x04\x44\x65\x65\x64\x12\x1a\n\x12\x63onvention_version\x18\x01 \x01(\t\x12\x15\n\rdocument_hash\x18\x02 \x01(\x0c\x12\x12\n\nannex_hash\x18\x03 \x01(\t\x12)\n\x04keys\x18\x04 \x03(\x0b\x32\x1b.planier.access.v1.PartyKey\x12\x32\n\x0binstruments\x18\x05 \x03(\x0b\x32\x1d.planier.access.v1.Instrument\x12\x37\n\x0eoffice_holders\x18\x06 \x03(\x0b\x32\x1f.planier.access.v1.OfficeHolder\x12\x30\n\ndeclarants\x18\x07 \x03(\x0b\x32\x1c.planier.access.v1.Declarant\x12\x11\n\ttime_zone\x18\x08 \x01(\t\"j\n\x10\x43onventionSigned\x12\x0c\n\x04\x64\x65\x65\x64\x18\x01 \x01(\x0c\x12\x35\n\nsignatures\x18\x02 \x03(\x0b\x32!.planier.access.v1.PartySignature\x12\x11\n\trecord_id\x18\x03 \x01(\t\"\x87\x03\n\x10\x43learanceGranted\x12\x14\n\x0c\x63learance_id\x18\x01 \x01(\t\x12)\n\x06person\x18\x02 \x01(\x0b\x32\x19.planier.access.v1.Person\x12\'\n\x05party\x18\x03 \x01(\x0e\x32\x18.planier.access.v1.Party\x12%\n\x04role\x18\x04 \x01(\x0e\x32\x17.planier.access.v1.Role\x12,\n\x08purposes\x18\x05 \x03(\x0e\x32\x1a.planier.common.v1.Purpose\x12\x0f\n\x07sources\x18\x06 \x03(\t\x12.\n\nvalid_from\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bvalid_until\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\ngranted_by\x18\t \x01(\x0b\x32\x1b.planier.access.v1.Identity\x12\x11\n\trecord_id\x18\n \x01(\t\"\xa1\x01\n\x10\x43learanceRevoked\x12\x14\n\x0c\x63learance_id\x18\x01 \x01(\t\x12\x33\n\x06reason\x18\x02 \x01(\x0e\x32#.planier.access.v1.RevocationReason\x12/\n\nrevoked_by\x18\x03 \x01(\x0b\x32\x1b.planier.access.v1.Identity\x12\x11\n\trecord_id\x18\x04 \x01(\t\"i\n\x0f\x42indingProposed\x12\x14\n\x0c\x63learance_id\x18\x01 \x01(\t\x12-\n\x08identity\x18\x02 \x01(\x0b\x32\x1b.planier.access.v1.Identity\x12\x11\n\trecord_id\x18\x03 \x01(\t\"\x9d\x01\n\x10\x42indingConfirmed\x12\x14\n\x0c\x63learance_id\x18\x01 \x01(\t\x12-\n\x08identity\x18\x02 \x01(\x0b\x32\x1b.planier.access.v1.Identity\x12\x31\n\x0c\x63onfirmed_by\x18\x03 \x01(\x0b\x32\x1b.planier.access.v1.Identity\x12\x11\n\trecord_id\x18\x04 \x01(\t*D\n\x05Party\x12\x15\n\x11PARTY_UNSPECIFIED\x10\x00\x12\x0e\n\nPARTY_CITY\x10\x01\x12\x14\n\x10PARTY_PREFECTURE\x10\x02*\xd0\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x1b\n\x17ROLE_GRANTING_AUTHORITY\x10\x01\x12\x1d\n\x19ROLE_PREFECTURE_VALIDATOR\x10\x02\x12\x10\n\x0cROLE_AUDITOR\x10\x03\x12 \n\x1cROLE_DATA_PROTECTION_OFFICER\x10\x04\x12\x12\n\x0eROLE_CITY_USER\x10\x05\x12\x18\n\x14ROLE_PREFECTURE_USER\x10\x06\x12\x14\n\x10ROLE_COORDINATOR\x10\x07*\xbb\x01\n\x10RevocationReason\x12!\n\x1dREVOCATION_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1bREVOCATION_REASON_DEPARTURE\x10\x01\x12&\n\"REVOCATION_REASON_CHANGE_OF_DUTIES\x10\x02\x12\x1c\n\x18REVOCATION_REASON_MISUSE\x10\x03\x12\x1d\n\x19REVOCATION_REASON_REQUEST\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eplanier/access/v1/events.proto\x12\x11planier.access.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fplanier/common/v1/release.proto\"\x85\x01\n\x06Person\x12\x1b\n\ngiven_name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x1b\n\nusual_name\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x19\n\x07service\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12&\n\x14professional_address\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xac\x02\"+\n\x08Identity\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\"\xf9\x01\n\x0cOfficeHolder\x12%\n\x04role\x18\x01 \x01(\x0e\x32\x17.planier.access.v1.Role\x12\'\n\x05party\x18\x02 \x01(\x0e\x32\x18.planier.access.v1.Party\x12)\n\x06person\x18\x03 \x01(\x0b\x32\x19.planier.access.v1.Person\x12-\n\x08identity\x18\x04 \x01(\x0b\x32\x1b.planier.access.v1.Identity\x12\x15\n\ract_reference\x18\x05 \x01(\t\x12(\n\x04\x66rom\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"`\n\tDeclarant\x12\x1c\n\x14\x63\x65rtificate_identity\x18\x01 \x01(\t\x12\'\n\x05party\x18\x02 \x01(\x0e\x32\x18.planier.access.v1.Party\x12\x0c\n\x04name\x18\x03 \x01(\t\"G\n\x08PartyKey\x12\'\n\x05party\x18\x01 \x01(\x0e\x32\x18.planier.access.v1.Party\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"L\n\x0ePartySignature\x12\'\n\x05party\x18\x01 \x01(\x0e\x32\x18.planier.access.v1.Party\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\xb3\x01\n\nInstrument\x12\x15\n\rinstrument_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0f\n\x07sources\x18\x04 \x03(\t\x12,\n\x08purposes\x18\x05 \x03(\x0e\x32\x1a.planier.common.v1.Purpose\x12/\n\x0bnotified_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xaa\x02\n\x04\x44\x65\x65\x64\x12\x1a\n\x12\x63onvention_version\x18\x01 \x01(\t\x12\x15\n\rdocument_hash\x18\x02 \x01(\x0c\x12\x12\n\nannex_hash\x18\x03 \x01(\t\x12)\n\x04keys\x18\x04 \x03(\x0b\x32\x1b.planier.access.v1.PartyKey\x12\x32\n\x0binstruments\x18\x05 \x03(\x0b\x32\x1d.planier.access.v1.Instrument\x12\x37\n\x0eoffice_holders\x18\x06 \x03(\x0b\x32\x1f.planier.access.v1.OfficeHolder\x12\x30\n\ndeclarants\x18\x07 \x03(\x0b\x32\x1c.planier.access.v1.Declarant\x12\x11\n\ttime_zone\x18\x08 \x01(\t\"j\n\x10\x43onventionSigned\x12\x0c\n\x04\x64\x65\x65\x64\x18\x01 \x01(\x0c\x12\x35\n\nsignatures\x18\x02 \x03(\x0b\x32!.planier.access.v1.PartySignature\x12\x11\n\trecord_id\x18\x03 \x01(\t\"\x87\x03\n\x10\x43learanceGranted\x12\x14\n\x0c\x63learance_id\x18\x01 \x01(\t\x12)\n\x06person\x18\x02 \x01(\x0b\x32\x19.planier.access.v1.Person\x12\'\n\x05party\x18\x03 \x01(\x0e\x32\x18.planier.access.v1.Party\x12%\n\x04role\x18\x04 \x01(\x0e\x32\x17.planier.access.v1.Role\x12,\n\x08purposes\x18\x05 \x03(\x0e\x32\x1a.planier.common.v1.Purpose\x12\x0f\n\x07sources\x18\x06 \x03(\t\x12.\n\nvalid_from\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bvalid_until\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\ngranted_by\x18\t \x01(\x0b\x32\x1b.planier.access.v1.Identity\x12\x11\n\trecord_id\x18\n \x01(\t\"\xa1\x01\n\x10\x43learanceRevoked\x12\x14\n\x0c\x63learance_id\x18\x01 \x01(\t\x12\x33\n\x06reason\x18\x02 \x01(\x0e\x32#.planier.access.v1.RevocationReason\x12/\n\nrevoked_by\x18\x03 \x01(\x0b\x32\x1b.planier.access.v1.Identity\x12\x11\n\trecord_id\x18\x04 \x01(\t\"i\n\x0f\x42indingProposed\x12\x14\n\x0c\x63learance_id\x18\x01 \x01(\t\x12-\n\x08identity\x18\x02 \x01(\x0b\x32\x1b.planier.access.v1.Identity\x12\x11\n\trecord_id\x18\x03 \x01(\t\"\x9d\x01\n\x10\x42indingConfirmed\x12\x14\n\x0c\x63learance_id\x18\x01 \x01(\t\x12-\n\x08identity\x18\x02 \x01(\x0b\x32\x1b.planier.access.v1.Identity\x12\x31\n\x0c\x63onfirmed_by\x18\x03 \x01(\x0b\x32\x1b.planier.access.v1.Identity\x12\x11\n\trecord_id\x18\x04 \x01(\t*D\n\x05Party\x12\x15\n\x11PARTY_UNSPECIFIED\x10\x00\x12\x0e\n\nPARTY_CITY\x10\x01\x12\x14\n\x10PARTY_PREFECTURE\x10\x02*\xd0\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x1b\n\x17ROLE_GRANTING_AUTHORITY\x10\x01\x12\x1d\n\x19ROLE_PREFECTURE_VALIDATOR\x10\x02\x12\x10\n\x0cROLE_AUDITOR\x10\x03\x12 \n\x1cROLE_DATA_PROTECTION_OFFICER\x10\x04\x12\x12\n\x0eROLE_CITY_USER\x10\x05\x12\x18\n\x14ROLE_PREFECTURE_USER\x10\x06\x12\x14\n\x10ROLE_COORDINATOR\x10\x07*\xbb\x01\n\x10RevocationReason\x12!\n\x1dREVOCATION_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1bREVOCATION_REASON_DEPARTURE\x10\x01\x12&\n\"REVOCATION_REASON_CHANGE_OF_DUTIES\x10\x02\x12\x1c\n\x18REVOCATION_REASON_MISUSE\x10\x03\x12\x1d\n\x19REVOCATION_REASON_REQUEST\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'planier.access.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PARTY']._serialized_start=2178
-  _globals['_PARTY']._serialized_end=2246
-  _globals['_ROLE']._serialized_start=2249
-  _globals['_ROLE']._serialized_end=2457
-  _globals['_REVOCATIONREASON']._serialized_start=2460
-  _globals['_REVOCATIONREASON']._serialized_end=2647
-  _globals['_PERSON']._serialized_start=119
-  _globals['_PERSON']._serialized_end=214
-  _globals['_IDENTITY']._serialized_start=216
-  _globals['_IDENTITY']._serialized_end=259
-  _globals['_OFFICEHOLDER']._serialized_start=262
-  _globals['_OFFICEHOLDER']._serialized_end=511
-  _globals['_DECLARANT']._serialized_start=513
-  _globals['_DECLARANT']._serialized_end=609
-  _globals['_PARTYKEY']._serialized_start=611
-  _globals['_PARTYKEY']._serialized_end=682
-  _globals['_PARTYSIGNATURE']._serialized_start=684
-  _globals['_PARTYSIGNATURE']._serialized_end=760
-  _globals['_INSTRUMENT']._serialized_start=763
-  _globals['_INSTRUMENT']._serialized_end=942
-  _globals['_DEED']._serialized_start=945
-  _globals['_DEED']._serialized_end=1243
-  _globals['_CONVENTIONSIGNED']._serialized_start=1245
-  _globals['_CONVENTIONSIGNED']._serialized_end=1351
-  _globals['_CLEARANCEGRANTED']._serialized_start=1354
-  _globals['_CLEARANCEGRANTED']._serialized_end=1745
-  _globals['_CLEARANCEREVOKED']._serialized_start=1748
-  _globals['_CLEARANCEREVOKED']._serialized_end=1909
-  _globals['_BINDINGPROPOSED']._serialized_start=1911
-  _globals['_BINDINGPROPOSED']._serialized_end=2016
-  _globals['_BINDINGCONFIRMED']._serialized_start=2019
-  _globals['_BINDINGCONFIRMED']._serialized_end=2176
+  _globals['_PERSON'].fields_by_name['given_name']._loaded_options = None
+  _globals['_PERSON'].fields_by_name['given_name']._serialized_options = b'\272H\004r\002\030d'
+  _globals['_PERSON'].fields_by_name['usual_name']._loaded_options = None
+  _globals['_PERSON'].fields_by_name['usual_name']._serialized_options = b'\272H\004r\002\030d'
+  _globals['_PERSON'].fields_by_name['service']._loaded_options = None
+  _globals['_PERSON'].fields_by_name['service']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_PERSON'].fields_by_name['professional_address']._loaded_options = None
+  _globals['_PERSON'].fields_by_name['professional_address']._serialized_options = b'\272H\005r\003\030\254\002'
+  _globals['_PARTY']._serialized_start=2246
+  _globals['_PARTY']._serialized_end=2314
+  _globals['_ROLE']._serialized_start=2317
+  _globals['_ROLE']._serialized_end=2525
+  _globals['_REVOCATIONREASON']._serialized_start=2528
+  _globals['_REVOCATIONREASON']._serialized_end=2715
+  _globals['_PERSON']._serialized_start=149
+  _globals['_PERSON']._serialized_end=282
+  _globals['_IDENTITY']._serialized_start=284
+  _globals['_IDENTITY']._serialized_end=327
+  _globals['_OFFICEHOLDER']._serialized_start=330
+  _globals['_OFFICEHOLDER']._serialized_end=579
+  _globals['_DECLARANT']._serialized_start=581
+  _globals['_DECLARANT']._serialized_end=677
+  _globals['_PARTYKEY']._serialized_start=679
+  _globals['_PARTYKEY']._serialized_end=750
+  _globals['_PARTYSIGNATURE']._serialized_start=752
+  _globals['_PARTYSIGNATURE']._serialized_end=828
+  _globals['_INSTRUMENT']._serialized_start=831
+  _globals['_INSTRUMENT']._serialized_end=1010
+  _globals['_DEED']._serialized_start=1013
+  _globals['_DEED']._serialized_end=1311
+  _globals['_CONVENTIONSIGNED']._serialized_start=1313
+  _globals['_CONVENTIONSIGNED']._serialized_end=1419
+  _globals['_CLEARANCEGRANTED']._serialized_start=1422
+  _globals['_CLEARANCEGRANTED']._serialized_end=1813
+  _globals['_CLEARANCEREVOKED']._serialized_start=1816
+  _globals['_CLEARANCEREVOKED']._serialized_end=1977
+  _globals['_BINDINGPROPOSED']._serialized_start=1979
+  _globals['_BINDINGPROPOSED']._serialized_end=2084
+  _globals['_BINDINGCONFIRMED']._serialized_start=2087
+  _globals['_BINDINGCONFIRMED']._serialized_end=2244
 # @@protoc_insertion_point(module_scope)
