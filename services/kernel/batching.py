@@ -7,6 +7,10 @@ from typing import Generic, TypeVar, cast
 
 from services.kernel import traces
 
+# Under load one turn of the loop brings few items, and a message costs as much as forty: with 64 callers reading, 16 turns
+# put 5 checks and 10.6 records into a message where one turn put 2.1 and 7.7.
+TURNS = 16
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -63,9 +67,7 @@ class Batcher(Generic[Item, Result]):
                 # This task began in the context of one submitter, and serves others too.
                 traces.work_for(traceparent for _, _, traceparent in batch)
                 _settle(batch, await self._verdicts([item for item, _, _ in batch]))
-                # What is ready to run may submit: under load one turn of the loop more makes batches several times
-                # larger, and a message costs as much as forty items. Idle, it costs a turn that nobody waits for.
-                await asyncio.sleep(0)
+                await self._let_others_join()
         except asyncio.CancelledError:
             # Only the end of the loop cancels a worker: nobody may wait for ever.
             for _, future, _ in [*batch, *self._waiting]:
@@ -75,6 +77,14 @@ class Batcher(Generic[Item, Result]):
         finally:
             # Here and not only in the callback, which runs a turn later: an item submitted in between needs a worker.
             self._workers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    async def _let_others_join(self) -> None:
+        """Turns of the loop in which what is ready to run may submit; when nothing waits, one that nobody waits for."""
+        await asyncio.sleep(0)
+        for _ in range(TURNS - 1):
+            if not 0 < len(self._waiting) < self._max_items:
+                return
+            await asyncio.sleep(0)
 
     def _next_batch(self) -> list[tuple[Item, asyncio.Future[Result], str]]:
         batch: list[tuple[Item, asyncio.Future[Result], str]] = []
