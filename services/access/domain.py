@@ -51,7 +51,7 @@ from services.access.convention import (
     sees,
 )
 from services.access.names import fold as fold_name
-from services.access.names import same_person
+from services.access.names import may_be_same_person, same_person
 from services.access.term import convention_term, years_after
 from services.kernel.errors import Violation, conflict, denied, invalid, not_found, precondition
 
@@ -379,4 +379,4 @@ def _as_clearance(command: GrantClearance) -> Clearance:
 
 
 def _named(one: Person, other: Person) -> bool:
-    return same_person(one.given_name, one.usual_name, other.given_name, other.usual_name)
+    return may_be_same_person(one.given_name, one.usual_name, other.given_name, other.usual_name)
