@@ -2,25 +2,27 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Coroutine
 from importlib import import_module
 from typing import Annotated, Any
 
 import grpc
 import typer
+from typer.exceptions import TyperException
 
-from services.cli.output import errors, fail
-from services.cli.profile import NoInstallation
+from services.cli.output import fail
 from services.kernel import traces
-from services.kernel.errors import Problem
+from services.kernel.errors import Problem, invalid
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Planier: shared public space, provable looks.")
 
 # The modules that add commands, in the order that --help shows them.
-COMMANDS = ("status", "login", "queries", "cortege", "convention", "clearance", "audit", "demo")
+COMMANDS = ("status", "login", "map", "fact", "cortege", "convention", "clearance", "audit", "demo")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 PurposeOption = Annotated[str, typer.Option(help="Why, in the words of art6.purpose: SITUATION, CROSSING, TENSION.")]
+AsOption = Annotated[str, typer.Option("--as", help="A local person who has signed in; the last one by default.")]
 MotiveOption = Annotated[str, typer.Option(help="Why, in your own words; no personal data.")]
 
 
@@ -31,9 +33,6 @@ def perform(work: Coroutine[Any, Any, None], *, as_json: bool) -> None:
         asyncio.run(work)
     except Problem as problem:
         fail(problem, as_json=as_json)
-    except NoInstallation as missing:
-        errors.print(f"[red]{missing}[/red]")
-        raise SystemExit(1) from None
     except grpc.aio.AioRpcError as lost:
         fail(Problem(lost.code(), "UNREACHABLE", "the service cannot be reached"), as_json=as_json)
 
@@ -48,7 +47,16 @@ def _traceparent() -> str:
 
 
 def main() -> None:
-    """The console script."""
+    """The console script: exits with 1 where the system refuses, with 2 where the command is not understood."""
     for command in COMMANDS:
         import_module(f"services.cli.{command}")
-    app()
+    as_json = "--json" in sys.argv
+    try:
+        # Otherwise typer itself says what it did not understand, for people.
+        sys.exit(app(standalone_mode=not as_json))
+    except Problem as problem:
+        fail(problem, as_json=as_json)
+    except TyperException as misuse:
+        fail(invalid("USAGE", misuse.format_message()), as_json=True, status=misuse.exit_code)
+    except typer.Abort:
+        sys.exit(1)

@@ -1,8 +1,10 @@
 """`planier audit`: replaying the access log and checking it."""
 
 from collections.abc import Coroutine, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -21,11 +23,11 @@ from planier.common.v1.release_pb2 import Purpose
 
 from services.audit.verify import verify_database
 from services.cli import session
-from services.cli.app import JsonOption, MotiveOption, app, perform
+from services.cli.app import AsOption, JsonOption, MotiveOption, app, perform
 from services.cli.connection import DEADLINE, Receipts, channel
 from services.cli.output import console, print_json, print_table
 from services.cli.profile import Profile
-from services.cli.queries import AsOption, instant
+from services.cli.words import instant, local, name_of
 
 audit = typer.Typer(no_args_is_help=True, help="The access log, for auditors.")
 app.add_typer(audit, name="audit")
@@ -60,9 +62,9 @@ def replay(
         permitted=None if refused is None else not refused,
     )
     if start:
-        wanted.occurred_from.FromDatetime(instant(start))
+        wanted.occurred_from.FromDatetime(instant(start, Profile.load().zone, "--from"))
     if end:
-        wanted.occurred_until.FromDatetime(instant(end))
+        wanted.occurred_until.FromDatetime(instant(end, Profile.load().zone, "--to"))
     request = ReplayRequest(consultation=session.consultation("OVERSIGHT", motive), filter=wanted, limit=limit)
     perform(_replay(request, person, as_json=as_json), as_json=as_json)
 
@@ -101,8 +103,21 @@ async def _replay(request: ReplayRequest, person: str, *, as_json: bool) -> None
     if as_json:
         print_json({"tree_size": size, "records": rows})
         return
-    columns = ("index", "when", "kind", "who", "method", "purpose", "permit", "clauses", "count")
-    print_table(f"{len(rows)} records of {size}", columns, ([row[column] for column in columns] for row in rows))
+    columns = ("index", "when", "who", "what", "facts", "decision")
+    print_table(f"{len(rows)} records of {size}", columns, (_cells(row, profile.zone) for row in rows), whole=("when",))
+
+
+def _cells(row: dict[str, Any], zone: ZoneInfo) -> tuple[object, ...]:
+    """A record in six cells, for a person; the record itself is in --json."""
+    if "erased" in row:
+        return row["index"], "", "", "erased", "", ""
+    when = local(datetime.fromisoformat(row["when"]), zone)
+    # A login or a founding signature is decided by its handler, once the attempt is recorded: no decision to show.
+    verdict = "permitted" if row["permit"] else "refused" if row["kind"] == "REFUSAL" else ""
+    purpose = "" if row["purpose"] == "UNSPECIFIED" else row["purpose"]
+    what = "\n".join(part for part in (row["kind"], row["method"], purpose) if part)
+    decision = "\n".join(part for part in (verdict, row["clauses"]) if part)
+    return row["index"], when, row["who"], what, row["count"], decision
 
 
 def _rows(entries: Any) -> Iterator[dict[str, Any]]:
@@ -116,10 +131,10 @@ def _rows(entries: Any) -> Iterator[dict[str, Any]]:
         yield {
             "index": entry.index,
             "when": record.occurred_at.ToJsonString(),
-            "kind": RecordKind.Name(record.kind).removeprefix("RECORD_KIND_"),
+            "kind": name_of(RecordKind, record.kind),
             "who": actor.subject or actor.certificate_identity or record.peer,
             "method": record.rpc.rpartition("/")[2],
-            "purpose": Purpose.Name(record.purpose).removeprefix("PURPOSE_"),
+            "purpose": name_of(Purpose, record.purpose),
             "permit": record.decision.permit,
             "clauses": ", ".join(record.decision.clauses),
             "count": record.data.count,
@@ -145,9 +160,12 @@ async def _verify(motive: str, person: str) -> dict[str, Any]:
 
 
 async def _verify_offline(database: str, key: Path | None) -> dict[str, Any]:
-    public_key = load_pem_public_key((key or Profile.load().log_key).read_bytes())
+    try:
+        public_key = load_pem_public_key((key or Profile.load().log_key).read_bytes())
+    except (OSError, ValueError):
+        public_key = None
     if not isinstance(public_key, Ed25519PublicKey):
-        raise typer.BadParameter("not an Ed25519 key", param_hint="--key")
+        raise typer.BadParameter("not a file that holds an Ed25519 public key, PEM", param_hint="--key")
     found = verify_database(database, public_key)
     return {
         "sound": found.sound,

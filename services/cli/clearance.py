@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import typer
 from google.protobuf.json_format import MessageToDict
@@ -19,11 +20,12 @@ from planier.access.v1.events_pb2 import Party, Person, RevocationReason, Role
 from planier.common.v1.release_pb2 import Purpose
 
 from services.cli import session
-from services.cli.app import JsonOption, MotiveOption, app, perform
+from services.cli.app import AsOption, JsonOption, MotiveOption, app, perform
 from services.cli.connection import DEADLINE, Receipts, channel
-from services.cli.output import console, print_json, print_table
+from services.cli.output import print_json, print_record, print_table
 from services.cli.profile import Profile
-from services.cli.queries import AsOption
+from services.cli.words import local, name_of, value_of
+from services.kernel.errors import not_found
 
 clearance = typer.Typer(no_args_is_help=True, help="Clearances (habilitations).")
 app.add_typer(clearance, name="clearance")
@@ -52,9 +54,9 @@ def grant(
         consultation=session.consultation("ADMINISTRATION", motive),
         clearance_id=str(uuid4()),
         person=Person(given_name=given_name, usual_name=usual_name, service=service, professional_address=address),
-        party=Party.Value(f"PARTY_{party.upper()}"),
-        role=Role.Value(f"ROLE_{role.upper()}"),
-        purposes=[Purpose.Value(f"PURPOSE_{name.upper()}") for name in purpose or ("SITUATION", "CROSSING", "TENSION")],
+        party=value_of(Party, party, "--party"),
+        role=value_of(Role, role, "--role"),
+        purposes=[value_of(Purpose, name, "--purpose") for name in purpose or ("SITUATION", "CROSSING", "TENSION")],
         sources=source or (),
     )
     request.valid_from.FromDatetime(start)
@@ -74,7 +76,7 @@ def revoke(
     request = RevokeClearanceRequest(
         consultation=session.consultation("ADMINISTRATION", motive),
         clearance_id=clearance_id,
-        reason=RevocationReason.Value(f"REVOCATION_REASON_{reason.upper()}"),
+        reason=value_of(RevocationReason, reason, "--reason"),
     )
     perform(_change("RevokeClearance", request, person, as_json=as_json), as_json=as_json)
 
@@ -109,31 +111,33 @@ async def call(profile: Profile, method: str, request: Any, person: str) -> Any:
 
 
 async def _change(method: str, request: Any, person: str, *, as_json: bool) -> None:
-    answer = await call(Profile.load(), method, request, person)
-    _show(answer.clearance, as_json=as_json)
+    profile = Profile.load()
+    answer = await call(profile, method, request, person)
+    _show(profile, answer.clearance, as_json=as_json)
 
 
 async def _confirm(clearance_id: str, motive: str, person: str, *, as_json: bool) -> None:
     profile = Profile.load()
     proposed = {item.clearance_id: item for item in await everyone(profile, motive, person)}.get(clearance_id)
     if proposed is None:
-        raise typer.BadParameter("no such clearance")
+        raise not_found("CLEARANCE_UNKNOWN", "no such clearance among those that you may see")
     request = ConfirmBindingRequest(
         consultation=session.consultation("ADMINISTRATION", motive),
         clearance_id=clearance_id,
         identity=proposed.identity,
     )
     answer = await call(profile, "ConfirmBinding", request, person)
-    _show(answer.clearance, as_json=as_json)
+    _show(profile, answer.clearance, as_json=as_json)
 
 
 async def _list(motive: str, person: str, *, as_json: bool) -> None:
-    found = await everyone(Profile.load(), motive, person)
+    profile = Profile.load()
+    found = await everyone(profile, motive, person)
     if as_json:
         print_json([MessageToDict(item, preserving_proto_field_name=True) for item in found])
         return
-    columns = ("clearance", "person", "service", "role", "until", "state")
-    print_table("clearances", columns, (_row(item) for item in found))
+    rows = ((item.clearance_id, *(f"{one}\n{other}" for one, other in _parts(profile.zone, item))) for item in found)
+    print_table(f"{len(found)} clearances", ("clearance", "person", "role", "state"), rows, whole=("clearance",))
 
 
 async def everyone(profile: Profile, motive: str, person: str) -> list[Clearance]:
@@ -150,16 +154,17 @@ async def everyone(profile: Profile, motive: str, person: str) -> list[Clearance
             return found
 
 
-def _row(item: Clearance) -> tuple[str, ...]:
-    name = f"{item.person.given_name} {item.person.usual_name}"
-    until = item.valid_until.ToDatetime(UTC).date().isoformat()
-    state = ClearanceState.Name(item.state).removeprefix("CLEARANCE_STATE_")
-    role = Role.Name(item.role).removeprefix("ROLE_")
-    return item.clearance_id, name, item.person.service, role, until, state
+def _parts(zone: ZoneInfo, item: Clearance) -> tuple[tuple[str, str], ...]:
+    """Who it is for, what it lets do and what became of it, in two lines each."""
+    person = (f"{item.person.given_name} {item.person.usual_name}", item.person.service)
+    role = (name_of(Role, item.role), name_of(Party, item.party))
+    until = local(item.valid_until.ToDatetime(UTC), zone)
+    return person, role, (name_of(ClearanceState, item.state), f"until {until}")
 
 
-def _show(item: Clearance, *, as_json: bool) -> None:
+def _show(profile: Profile, item: Clearance, *, as_json: bool) -> None:
     if as_json:
         print_json(MessageToDict(item, preserving_proto_field_name=True))
         return
-    console.print(" · ".join(_row(item)))
+    parts = zip(("person", "role", "state"), _parts(profile.zone, item), strict=True)
+    print_record(f"clearance {item.clearance_id}", ((name, ", ".join(pair)) for name, pair in parts))

@@ -1,25 +1,33 @@
 """`planier convention`: the founding deed, signed by both parties, and what is in force."""
 
 from collections.abc import Mapping
+from datetime import UTC
 from pathlib import Path
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import typer
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from google.protobuf.json_format import MessageToDict
-from planier.access.v1.access_pb2 import GetConventionRequest, SignConventionRequest, SignConventionResponse
+from planier.access.v1.access_pb2 import (
+    GetConventionRequest,
+    GetConventionResponse,
+    SignConventionRequest,
+    SignConventionResponse,
+)
 from planier.access.v1.access_pb2_grpc import AccessServiceStub
-from planier.access.v1.events_pb2 import PARTY_CITY, PARTY_PREFECTURE, Party
+from planier.access.v1.events_pb2 import PARTY_CITY, PARTY_PREFECTURE, Party, Role
+from planier.common.v1.release_pb2 import Purpose
 
 from services.access import deed as deeds
 from services.cli import session
-from services.cli.app import JsonOption, MotiveOption, app, perform
+from services.cli.app import AsOption, JsonOption, MotiveOption, app, perform
 from services.cli.connection import DEADLINE, Receipts, channel
-from services.cli.output import console, print_json
+from services.cli.output import console, print_json, print_mark, print_record, print_table
 from services.cli.profile import Profile
-from services.cli.queries import AsOption
+from services.cli.words import local, name_of
 from services.kernel.registry import Registry
 
 Keys = Mapping[Party.ValueType, Ed25519PrivateKey]
@@ -46,7 +54,7 @@ def show(
     motive: MotiveOption = "consultation de la convention", person: AsOption = "", as_json: JsonOption = False
 ) -> None:
     """Show the convention in force."""
-    perform(_show(motive, person), as_json=as_json)
+    perform(_show(motive, person, as_json=as_json), as_json=as_json)
 
 
 async def _sign(description: dict[str, Any], keys: Keys, *, as_json: bool) -> None:
@@ -71,20 +79,54 @@ async def sign_deed(profile: Profile, description: dict[str, Any], keys: Keys) -
     return answer
 
 
-async def _show(motive: str, person: str) -> None:
+async def _show(motive: str, person: str, *, as_json: bool) -> None:
     profile = Profile.load()
     signed_in = await session.current(profile, person)
     request = GetConventionRequest(consultation=session.consultation("ADMINISTRATION", motive))
     async with channel(profile, "access") as opened:
         call = AccessServiceStub(opened).GetConvention(request, timeout=DEADLINE, metadata=signed_in.metadata)
         answer = await call
-    Receipts(profile).keep(answer)
-    print_json(MessageToDict(answer, preserving_proto_field_name=True))
+    mark = Receipts(profile).keep(answer)
+    if as_json:
+        print_json(MessageToDict(answer, preserving_proto_field_name=True))
+        return
+    _show_deed(answer, profile.zone)
+    print_mark(mark)
+
+
+def _show_deed(answer: GetConventionResponse, zone: ZoneInfo) -> None:
+    deed = answer.deed
+    dates = (
+        ("signed", local(answer.signed_at.ToDatetime(UTC), zone)),
+        ("ends at the latest", local(answer.term_ends_at.ToDatetime(UTC), zone)),
+        ("document, SHA-256", deed.document_hash.hex()),
+        ("annex 1, SHA-256", deed.annex_hash),
+    )
+    print_record(f"convention {deed.convention_version}", dates)
+    for item in deed.instruments:
+        purposes = ", ".join(name_of(Purpose, purpose) for purpose in item.purposes)
+        parts = (("title", item.title), ("sources", ", ".join(item.sources)), ("purposes", purposes))
+        print_record(f"\n{item.instrument_id} {item.version}", parts)
+    holders = (
+        (
+            name_of(Role, holder.role),
+            name_of(Party, holder.party),
+            f"{holder.person.given_name} {holder.person.usual_name}, {holder.person.service}",
+            f"{holder.act_reference}, from {local(getattr(holder, 'from').ToDatetime(UTC), zone)}",
+        )
+        for holder in deed.office_holders
+    )
+    print_table("\noffice holders", ("role", "party", "person", "act"), holders)
+    declarants = ((item.name, name_of(Party, item.party), item.certificate_identity) for item in deed.declarants)
+    print_table("\ndeclaring systems", ("system", "party", "certificate"), declarants)
 
 
 def read_key(path: Path) -> Ed25519PrivateKey:
-    """A private Ed25519 key in PEM."""
-    key = load_pem_private_key(path.read_bytes(), password=None)
+    """A private Ed25519 key in PEM, not encrypted; BadParameter where the file holds none."""
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (TypeError, ValueError):
+        key = None
     if not isinstance(key, Ed25519PrivateKey):
-        raise typer.BadParameter(f"{path} is not an Ed25519 key")
+        raise typer.BadParameter(f"{path} holds no Ed25519 private key, PEM")
     return key

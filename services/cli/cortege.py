@@ -4,8 +4,9 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
+from datetime import UTC
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from google.protobuf.json_format import MessageToDict
@@ -14,6 +15,7 @@ from planier.ingest.v1.events_pb2 import CancellationReason, ErasureReason
 from planier.ingest.v1.ingest_pb2 import (
     OUTCOME_REFUSED,
     CancelFactRequest,
+    DeclarationState,
     DeclareFactsRequest,
     Declarer,
     EraseFactRequest,
@@ -26,13 +28,15 @@ from planier.ingest.v1.ingest_pb2 import (
     Verdict,
 )
 from planier.ingest.v1.ingest_pb2_grpc import IngestServiceStub
+from rich.markup import escape
 from rich.progress import Progress
 
 from services.cli.app import JsonOption, app, perform
 from services.cli.connection import DEADLINE, Receipts, channel
 from services.cli.facts_file import read_facts
-from services.cli.output import console, errors, print_json
+from services.cli.output import console, errors, print_json, print_receipt, print_record
 from services.cli.profile import Profile
+from services.cli.words import local, name_of, value_of
 
 BATCH = 500
 # A long file is one stream; its deadline is the longest that a person would wait.
@@ -72,7 +76,7 @@ def state(
     request = GetDeclarationRequest(
         declarer=Declarer(agent_reference=agent), key=FactKey(source=source, source_id=source_id)
     )
-    perform(_single("GetDeclaration", request, certificate), as_json=as_json)
+    perform(_state(request, certificate, as_json=as_json), as_json=as_json)
 
 
 @cortege.command()
@@ -85,14 +89,14 @@ def cancel(
     agent: AgentOption = "planier-cli",
     as_json: JsonOption = False,
 ) -> None:
-    """Cancel a declared fact."""
+    """Cancel a declared fact; exits with 2 when that was refused."""
     request = CancelFactRequest(
         declarer=Declarer(agent_reference=agent),
         key=FactKey(source=source, source_id=source_id),
         revision=revision,
-        reason=CancellationReason.Value(f"CANCELLATION_REASON_{reason.upper()}"),
+        reason=value_of(CancellationReason, reason, "--reason"),
     )
-    perform(_single("CancelFact", request, certificate), as_json=as_json)
+    perform(_change("CancelFact", request, certificate, as_json=as_json), as_json=as_json)
 
 
 @cortege.command()
@@ -104,22 +108,51 @@ def erase(
     agent: AgentOption = "planier-cli",
     as_json: JsonOption = False,
 ) -> None:
-    """Erase a fact everywhere, its past included."""
+    """Erase a fact everywhere, its past included; exits with 2 when that was refused."""
     request = EraseFactRequest(
         declarer=Declarer(agent_reference=agent),
         key=FactKey(source=source, source_id=source_id),
-        reason=ErasureReason.Value(f"ERASURE_REASON_{reason.upper()}"),
+        reason=value_of(ErasureReason, reason, "--reason"),
     )
-    perform(_single("EraseFact", request, certificate), as_json=as_json)
+    perform(_change("EraseFact", request, certificate, as_json=as_json), as_json=as_json)
 
 
-async def _single(method: str, request: Any, certificate: str) -> None:
+async def _state(request: GetDeclarationRequest, certificate: str, *, as_json: bool) -> None:
+    profile = Profile.load()
+    async with channel(profile, "ingest", certificate) as opened:
+        answer = await IngestServiceStub(opened).GetDeclaration(request, timeout=DEADLINE)
+    mark = Receipts(profile).keep(answer)
+    if as_json:
+        print_json(MessageToDict(answer, preserving_proto_field_name=True))
+        return
+    parts = (
+        ("fact", answer.fact_id),
+        ("state", name_of(DeclarationState, answer.state)),
+        ("revision", answer.revision),
+        ("recorded", local(answer.recorded_at.ToDatetime(UTC), profile.zone)),
+    )
+    print_record(f"{request.key.source} {request.key.source_id}", parts)
+    print_receipt(mark)
+
+
+async def _change(
+    method: str, request: CancelFactRequest | EraseFactRequest, certificate: str, *, as_json: bool
+) -> None:
     profile = Profile.load()
     async with channel(profile, "ingest", certificate) as opened:
         answer = await getattr(IngestServiceStub(opened), method)(request, timeout=DEADLINE)
-    Receipts(profile).keep(answer)
-    content = MessageToDict(answer, preserving_proto_field_name=True)
-    print_json(content)
+    mark = Receipts(profile).keep(answer)
+    verdict: Verdict = answer.verdict
+    refused = verdict.outcome == OUTCOME_REFUSED
+    if as_json:
+        print_json(MessageToDict(answer, preserving_proto_field_name=True))
+    else:
+        parts = (("outcome", name_of(Outcome, verdict.outcome)), ("fact", verdict.fact_id))
+        print_record(f"{request.key.source} {request.key.source_id}", parts)
+        _show([verdict] if refused else [])
+        print_receipt(mark)
+    if refused:
+        raise SystemExit(EXIT_REFUSED)
 
 
 async def _send(file: Path, mapping: Path | None, certificate: str, agent: str, *, as_json: bool) -> None:
@@ -129,7 +162,7 @@ async def _send(file: Path, mapping: Path | None, certificate: str, agent: str, 
     with Progress(console=errors, transient=True, disable=as_json) as progress:
         task = progress.add_task(f"declaring {file.name}", total=None)
         async for verdict in declare(profile, read_facts(file, mapping), certificate, agent):
-            outcomes[Outcome.Name(verdict.outcome).removeprefix("OUTCOME_").lower()] += 1
+            outcomes[name_of(Outcome, verdict.outcome).lower()] += 1
             if verdict.outcome == OUTCOME_REFUSED:
                 refused.append(verdict)
             progress.advance(task)
@@ -146,9 +179,10 @@ async def _send(file: Path, mapping: Path | None, certificate: str, agent: str, 
 
 def _show(refused: list[Verdict]) -> None:
     for item in refused[:SHOWN_REFUSALS]:
-        why = RefusalReason.Name(item.reason).removeprefix("REFUSAL_REASON_")
+        why = name_of(RefusalReason, item.reason)
         fields = "; ".join(f"{violation.field}: {violation.description}" for violation in item.violations)
-        console.print(f"  {item.source_id}: [red]{why}[/red] {fields}")
+        clause = f" ({item.clause})" if item.clause else ""
+        console.print(f"  {escape(item.source_id)}: [red]{why}[/red]{clause} {escape(fields)}")
     if len(refused) > SHOWN_REFUSALS:
         console.print(f"  and {len(refused) - SHOWN_REFUSALS} more (--json lists all)")
 

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import typer
 from planier.common.v1.fact_pb2 import Fact
 
+from services.cli import words
 from services.cli.app import JsonOption, app
 from services.cli.facts_file import write_facts
 from services.cli.output import console, print_json
@@ -28,7 +29,7 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Write a month of Marseille around a day, one file per declaring system, and any number of past facts."""
-    counts = write_demo(out, seed, date.fromisoformat(day) if day else today(), past, binary=binary)
+    counts = write_demo(out, seed, words.day(day, "--day") if day else today(), past, binary=binary)
     if as_json:
         print_json(counts)
         return

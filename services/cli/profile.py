@@ -4,14 +4,13 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
+from services.kernel.errors import precondition
 from services.kernel.rpc.tls import TlsFiles
+from services.kernel.territory import Territory
 
 HOME_VARIABLE = "PLANIER_HOME"
-
-
-class NoInstallation(Exception):  # noqa: N818 -- what was not found
-    """No profile where one was looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +28,12 @@ class Profile:
 
     @classmethod
     def load(cls) -> "Profile":
-        """The profile below PLANIER_HOME, or below `var/` of the present folder; NoInstallation where there is none."""
+        """The profile below PLANIER_HOME, or below `var/` of the present folder; Problem where there is none."""
         home = Path(os.environ.get(HOME_VARIABLE, "var"))
         path = home / "stack.json"
         if not path.is_file():
-            raise NoInstallation(f"no installation at {home}/: start one with `make run`, or set {HOME_VARIABLE}")
+            message = f"no installation at {home}/: start one with `make run`, or set {HOME_VARIABLE}"
+            raise precondition("NO_INSTALLATION", message)
         return cls.read(path)
 
     @classmethod
@@ -50,6 +50,11 @@ class Profile:
             territory=Path(content["territory"]),
             annex=Path(content["annex"]),
         )
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The territory's time zone: what people type and read is in it."""
+        return ZoneInfo(Territory.load(self.territory).time_zone)
 
     def tls(self, certificate: str) -> TlsFiles:
         """The files of one client certificate."""

@@ -11,10 +11,11 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 from planier.access.v1.access_pb2 import BindingState, LoginRequest, RenewTokenRequest
 from planier.access.v1.access_pb2_grpc import AccessServiceStub
-from planier.common.v1.release_pb2 import Consultation, Purpose
+from planier.common.v1.release_pb2 import PURPOSE_UNSPECIFIED, Consultation, Purpose
 
 from services.cli.connection import DEADLINE, Receipts, channel
 from services.cli.profile import Profile
+from services.cli.words import name_of, value_of
 from services.kernel.clock import RandomIds
 from services.kernel.errors import unauthenticated
 
@@ -50,7 +51,7 @@ async def sign_in(profile: Profile, subject: str) -> Session:
         access_token=answer.access_token,
         session_token=answer.session_token,
         expires_at=answer.expires_at.ToDatetime(UTC),
-        binding=BindingState.Name(answer.binding).removeprefix("BINDING_STATE_"),
+        binding=name_of(BindingState, answer.binding),
     )
     _store(profile, session)
     return session
@@ -81,7 +82,7 @@ async def current(profile: Profile, subject: str = "") -> Session:
 
 def consultation(purpose: str, motive: str) -> Consultation:
     """A fresh consultation; `purpose` is a name of the closed vocabulary such as SITUATION, "" to leave it out."""
-    chosen = Purpose.Value(f"PURPOSE_{purpose.upper()}") if purpose else Purpose.Value("PURPOSE_UNSPECIFIED")
+    chosen = value_of(Purpose, purpose, "--purpose") if purpose else PURPOSE_UNSPECIFIED
     return Consultation(consultation_id=RandomIds().new(), purpose=chosen, motive=motive)
 
 

@@ -1,22 +1,27 @@
-"""`planier map` and `planier fact`: what a duty officer looks at."""
+"""`planier map`: what a duty officer looks at."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import typer
 from google.protobuf.json_format import MessageToDict
-from planier.analytics.v1.analytics_pb2 import BoundingBox, GetFactRequest, QueryMapRequest, QueryMapResponse
+from planier.analytics.v1.analytics_pb2 import (
+    BoundingBox,
+    QueryMapRequest,
+    QueryMapResponse,
+)
 from planier.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
 from planier.common.v1.fact_pb2 import FactStatus
 
 from services.cli import session
-from services.cli.app import JsonOption, MotiveOption, PurposeOption, app, perform
+from services.cli.app import AsOption, JsonOption, MotiveOption, PurposeOption, app, perform
 from services.cli.connection import DEADLINE, Receipts, channel
-from services.cli.output import console, print_json, print_table
+from services.cli.output import print_json, print_mark, print_table
 from services.cli.profile import Profile
+from services.cli.words import instant, local, name_of, value_of
 from services.kernel.territory import Territory
 
-AsOption = Annotated[str, typer.Option("--as", help="A local person who has signed in; the last one by default.")]
 AREA = "west,south,east,north in degrees"
 
 
@@ -38,48 +43,36 @@ def map_view(
 ) -> None:
     """Show what happens in an area over a period; the look is recorded before the answer leaves."""
     profile = Profile.load()
-    territory = Territory.load(profile.territory)
-    bounds = territory.bounds
-    box = [float(part) for part in area.split(",")] if area else [bounds.west, bounds.south, bounds.east, bounds.north]
-    if len(box) != 4:  # noqa: PLR2004 -- the four sides
-        raise typer.BadParameter(AREA, param_hint="--area")
     request = QueryMapRequest(
         consultation=session.consultation(purpose, motive),
-        box=BoundingBox(west=box[0], south=box[1], east=box[2], north=box[3]),
+        box=_box(area) if area else _whole(profile),
         sources=source or (),
         kinds=kind or (),
-        statuses=[FactStatus.Value(f"FACT_STATUS_{name.upper()}") for name in status or ()],
+        statuses=[value_of(FactStatus, name, "--status") for name in status or ()],
         limit=limit,
     )
-    begin = instant(start) if start else datetime.now(UTC)
+    zone = profile.zone
+    begin = instant(start, zone, "--from") if start else datetime.now(UTC)
     request.period.start.FromDatetime(begin)
-    request.period.end.FromDatetime(instant(end) if end else begin + timedelta(days=7))
+    request.period.end.FromDatetime(instant(end, zone, "--to") if end else begin + timedelta(days=7))
     if as_of:
-        request.as_of.FromDatetime(instant(as_of))
+        request.as_of.FromDatetime(instant(as_of, zone, "--as-of"))
     if changed_since:
-        request.changed_since.FromDatetime(instant(changed_since))
+        request.changed_since.FromDatetime(instant(changed_since, zone, "--changed-since"))
     perform(_map(profile, request, person, as_json=as_json), as_json=as_json)
 
 
-@app.command()
-def fact(
-    fact_id: str,
-    as_of: Annotated[str, typer.Option(help="What was known at that instant.")] = "",
-    purpose: PurposeOption = "SITUATION",
-    motive: MotiveOption = "suivi d'un événement",
-    person: AsOption = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Show one fact with its history."""
-    request = GetFactRequest(consultation=session.consultation(purpose, motive), fact_id=fact_id)
-    if as_of:
-        request.as_of.FromDatetime(instant(as_of))
-    perform(_fact(Profile.load(), request, person, as_json=as_json), as_json=as_json)
+def _box(area: str) -> BoundingBox:
+    try:
+        west, south, east, north = (float(part) for part in area.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"must be {AREA}", param_hint="--area") from None
+    return BoundingBox(west=west, south=south, east=east, north=north)
 
 
-def instant(text: str) -> datetime:
-    """An aware instant from ISO 8601; without an offset it is the machine's local time."""
-    return datetime.fromisoformat(text).astimezone(UTC)
+def _whole(profile: Profile) -> BoundingBox:
+    bounds = Territory.load(profile.territory).bounds
+    return BoundingBox(west=bounds.west, south=bounds.south, east=bounds.east, north=bounds.north)
 
 
 async def _map(profile: Profile, request: QueryMapRequest, person: str, *, as_json: bool) -> None:
@@ -94,24 +87,13 @@ async def _map(profile: Profile, request: QueryMapRequest, person: str, *, as_js
         print_json({"total": answer.total, "features": rows, "cells": cells, "release": mark})
         return
     if rows or not answer.total:
-        columns = ("from", "to", "source", "kind", "status", "title", "fact")
-        print_table(f"{answer.total} facts", columns, ([row[column] for column in columns] for row in rows))
+        shown = (_cells(row, profile.zone) for row in rows)
+        print_table(f"{answer.total} facts", ("when", "what", "fact"), shown, whole=("when", "fact"))
     else:
         top = sorted(zip(answer.cells.counts, answer.cells.cells, strict=True), reverse=True)[:20]
         title = f"{answer.total} facts in {len(answer.cells.cells)} cells of resolution {answer.cells.resolution}"
         print_table(f"{title}; the fullest:", ("cell", "facts"), ((f"{cell:x}", count) for count, cell in top))
-    _show_mark(mark)
-
-
-async def _fact(profile: Profile, request: GetFactRequest, person: str, *, as_json: bool) -> None:
-    signed_in = await session.current(profile, person)
-    async with channel(profile, "analytics") as opened:
-        call = AnalyticsServiceStub(opened).GetFact(request, timeout=DEADLINE, metadata=signed_in.metadata)
-        answer = await call
-    mark = Receipts(profile).keep(answer)
-    print_json(MessageToDict(answer, preserving_proto_field_name=True))
-    if not as_json:
-        _show_mark(mark)
+    print_mark(mark)
 
 
 def features(answer: QueryMapResponse) -> list[dict[str, Any]]:
@@ -126,13 +108,13 @@ def features(answer: QueryMapResponse) -> list[dict[str, Any]]:
                 "fact": fact_id,
                 "source": columns.sources[columns.source_index[index]],
                 "kind": columns.kinds[columns.kind_index[index]],
-                "status": FactStatus.Name(columns.statuses[index]).removeprefix("FACT_STATUS_"),
+                "status": name_of(FactStatus, columns.statuses[index]),
                 "title": columns.titles[index],
                 "revision": columns.revisions[index],
                 "longitude": columns.longitude_e7[index] / 1e7,
                 "latitude": columns.latitude_e7[index] / 1e7,
-                "from": _local(columns.starts[first]),
-                "to": _local(columns.ends[last - 1]),
+                "from": _utc(columns.starts[first]),
+                "to": _utc(columns.ends[last - 1]),
                 "periods": last - first,
             }
         )
@@ -140,11 +122,12 @@ def features(answer: QueryMapResponse) -> list[dict[str, Any]]:
     return rows
 
 
-def _local(seconds: int) -> str:
+def _cells(row: dict[str, Any], zone: ZoneInfo) -> tuple[str, ...]:
+    """A feature in three cells, for a person; the first and the last day of one that comes back."""
+    first, last = (local(datetime.fromisoformat(row[end]), zone) for end in ("from", "to"))
+    often = f" ({row['periods']} times)" if row["periods"] > 1 else ""
+    return f"{first}\n{last}", f"{row['title']}{often}\n{row['kind']}, {row['status']}", row["fact"]
+
+
+def _utc(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
-
-
-def _show_mark(mark: dict[str, Any]) -> None:
-    for part in mark.get("withheld", []):
-        console.print(f"[yellow]withheld[/yellow] {part['instrument_id']}: {part.get('reason_user', '')}")
-    console.print(f"[dim]recorded as {mark['receipt']['record_id']}, log index {mark['receipt'].get('index', 0)}[/dim]")

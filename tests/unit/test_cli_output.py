@@ -1,0 +1,46 @@
+"""What the command line says to a person and to a program."""
+
+import json
+import sys
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from services.cli import app, output
+from services.cli.audit import _cells
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
+    monkeypatch.setattr(sys, "argv", ["planier", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    return ended.value.code
+
+
+@pytest.mark.parametrize("arguments", [("map", "--bogus"), ("no-such-command",), ("audit", "replay", "--limit", "x")])
+def test_misuse_is_one_json_document_where_one_is_asked_for(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *arguments, "--json") == 2
+    assert json.loads(capsys.readouterr().out)["error"]["reason"] == "USAGE"
+
+
+def test_without_an_installation_every_command_says_so_in_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PLANIER_HOME", str(tmp_path))
+    for command in (("status",), ("map",), ("fact", "0" * 32), ("audit", "replay", "--from", "2026-06-01")):
+        assert run(monkeypatch, *command, "--json") == 1
+        assert json.loads(capsys.readouterr().out)["error"]["reason"] == "NO_INSTALLATION"
+
+
+def test_an_erased_record_has_its_line_in_a_replay() -> None:
+    assert _cells({"index": 7, "erased": True}, ZoneInfo("Europe/Paris")) == (7, "", "", "erased", "", "")
+
+
+def test_what_a_table_shows_is_never_taken_for_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_table("[b]", ("title",), [("[red]Marché[/blue]",)])
+    shown = capsys.readouterr().out
+    assert "[b]" in shown
+    assert "[red]Marché[/blue]" in shown
