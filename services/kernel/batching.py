@@ -7,8 +7,8 @@ from typing import Generic, TypeVar, cast
 
 from services.kernel import traces
 
-# Under load one turn of the loop brings few items, and a message costs as much as forty: with 64 callers reading, 16 turns
-# put 5 checks and 10.6 records into a message where one turn put 2.1 and 7.7.
+# Under load one turn of the loop brings few items, and a message costs as much as forty: with 64 callers reading, 16
+# turns put 5 checks and 10.6 records into a message where one turn put 2.1 and 7.7.
 TURNS = 16
 
 Item = TypeVar("Item")
