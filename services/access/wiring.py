@@ -4,11 +4,8 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import httpx
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from planier.access.v1.access_pb2 import DESCRIPTOR
 from planier.access.v1.events_pb2 import PARTY_CITY, PARTY_PREFECTURE
 
@@ -26,6 +23,7 @@ from services.kernel.guard.guard import Guard
 from services.kernel.guard.ports import Recorder
 from services.kernel.guard.remote import RemoteRecorder
 from services.kernel.guard.tokens import TokenIssuer, TokenVerifier
+from services.kernel.keys import read_private_key, read_public_key
 from services.kernel.rpc.client import open_channel
 from services.kernel.rpc.server import Server
 from services.kernel.screening import detector_of
@@ -75,7 +73,7 @@ def core_of(store: EventStore, ids: Ids) -> Core:
 
 def founding_of(settings: AccessSettings) -> Founding:
     """What the deployment was handed. Raises OSError or ValueError where a file is not what it should be."""
-    keys = (raw_public_key(_public_key(path)) for path in settings.party_key_files)
+    keys = (raw_public_key(read_public_key(path)) for path in settings.party_key_files)
     annex_hash = hashlib.sha256(settings.annex_file.read_bytes()).hexdigest()
     return Founding(dict(zip((PARTY_CITY, PARTY_PREFECTURE), keys, strict=True)), annex_hash)
 
@@ -115,7 +113,7 @@ def assemble(
     ids: Ids,
 ) -> Access:
     """The server and its guard over a core; apart from `build` so that the recorder is the caller's choice."""
-    key = _private_key(settings.token_key_file)
+    key = read_private_key(settings.token_key_file)
     issuer = TokenIssuer(key, clock, ids)
     token_keys = {issuer.key_id: key.public_key()}
     tokens = TokenVerifier(token_keys, clock)
@@ -159,23 +157,3 @@ def _logins(settings: AccessSettings, http: httpx.AsyncClient, clock: Clock) -> 
         accepted_acr=settings.accepted_acr,
         clock=clock,
     )
-
-
-def _private_key(path: Path) -> Ed25519PrivateKey:
-    try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except ValueError:
-        key = None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise CannotStart(f"{path} holds no Ed25519 private key, PEM")
-    return key
-
-
-def _public_key(path: Path) -> Ed25519PublicKey:
-    try:
-        key = load_pem_public_key(path.read_bytes())
-    except ValueError:
-        key = None
-    if not isinstance(key, Ed25519PublicKey):
-        raise CannotStart(f"{path} holds no Ed25519 public key, PEM")
-    return key

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from planier.audit.v1.audit_pb2 import DESCRIPTOR
 
 from services.audit.log import AccessLog
-from services.audit.receipt import ReceiptSigner, load_log_key
+from services.audit.receipt import ReceiptSigner
 from services.audit.service import AuditServicer
 from services.audit.settings import AuditSettings
 from services.audit.writer import LocalRecorder, LogWriter
@@ -16,6 +16,7 @@ from services.kernel.guard.guard import Guard
 from services.kernel.guard.ports import Checker
 from services.kernel.guard.remote import KeyLoader, RemoteChecker
 from services.kernel.guard.tokens import TokenVerifier
+from services.kernel.keys import read_private_key
 from services.kernel.rpc.client import open_channel
 from services.kernel.rpc.server import Server
 from services.kernel.screening import detector_of
@@ -60,7 +61,7 @@ async def build(settings: AuditSettings, telemetry: Telemetry) -> Audit:
 
 async def assemble(settings: AuditSettings, telemetry: Telemetry, checker: Checker, verifier: TokenVerifier) -> Audit:
     """The server and its guard over an open log; apart from `build` so that who decides is the caller's choice."""
-    key = load_log_key(settings.log_key_file)
+    key = read_private_key(settings.log_key_file)
     log = AccessLog(settings.database_url, origin=settings.log_origin, key=key)
     await asyncio.to_thread(log.open)
     signer, writer = ReceiptSigner(key), LogWriter(log)

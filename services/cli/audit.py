@@ -7,8 +7,6 @@ from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 import typer
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from google.protobuf.json_format import MessageToDict
 from planier.audit.v1.audit_pb2 import (
     GetCheckpointRequest,
@@ -28,6 +26,7 @@ from services.cli.connection import DEADLINE, Receipts, channel
 from services.cli.output import console, print_json, print_table
 from services.cli.profile import Profile
 from services.cli.words import instant, local, name_of
+from services.kernel.keys import read_public_key
 
 audit = typer.Typer(no_args_is_help=True, help="The access log, for auditors.")
 app.add_typer(audit, name="audit")
@@ -161,11 +160,9 @@ async def _verify(motive: str, person: str) -> dict[str, Any]:
 
 async def _verify_offline(database: str, key: Path | None) -> dict[str, Any]:
     try:
-        public_key = load_pem_public_key((key or Profile.load().log_key).read_bytes())
-    except (OSError, ValueError):
-        public_key = None
-    if not isinstance(public_key, Ed25519PublicKey):
-        raise typer.BadParameter("not a file that holds an Ed25519 public key, PEM", param_hint="--key")
+        public_key = read_public_key(key or Profile.load().log_key)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint="--key") from None
     found = verify_database(database, public_key)
     return {
         "sound": found.sound,

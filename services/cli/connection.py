@@ -6,13 +6,12 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import grpc
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from google.protobuf.json_format import MessageToDict
 from planier.common.v1.release_pb2 import ReleaseMark
 
 from services.cli.profile import Profile
 from services.kernel.guard.receipts import verify_receipt
+from services.kernel.keys import read_public_key
 from services.kernel.rpc.client import open_channel
 from services.kernel.telemetry import Telemetry
 
@@ -44,10 +43,7 @@ class Receipts:
     """Checks the log's receipt on each answer and keeps it, so that its holder can later prove what was served."""
 
     def __init__(self, profile: Profile) -> None:
-        key = load_pem_public_key(profile.log_key.read_bytes())
-        if not isinstance(key, Ed25519PublicKey):
-            raise TypeError("the log's key is not an Ed25519 key")
-        self._key = key
+        self._key = read_public_key(profile.log_key)
         self._file = profile.client_folder / "receipts.jsonl"
 
     def keep(self, answer: Released) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from zoneinfo import ZoneInfo
 import typer
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from google.protobuf.json_format import MessageToDict
 from planier.access.v1.access_pb2 import (
     GetConventionRequest,
@@ -28,6 +27,7 @@ from services.cli.connection import DEADLINE, Receipts, channel
 from services.cli.output import console, print_json, print_mark, print_record, print_table
 from services.cli.profile import Profile
 from services.cli.words import local, name_of
+from services.kernel.keys import read_private_key
 from services.kernel.registry import Registry
 
 Keys = Mapping[Party.ValueType, Ed25519PrivateKey]
@@ -122,11 +122,8 @@ def _show_deed(answer: GetConventionResponse, zone: ZoneInfo) -> None:
 
 
 def read_key(path: Path) -> Ed25519PrivateKey:
-    """A private Ed25519 key in PEM, not encrypted; BadParameter where the file holds none."""
+    """A party's private key; BadParameter where the file holds none."""
     try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except (TypeError, ValueError):
-        key = None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise typer.BadParameter(f"{path} holds no Ed25519 private key, PEM")
-    return key
+        return read_private_key(path)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None

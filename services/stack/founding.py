@@ -29,12 +29,14 @@ from planier.common.v1.release_pb2 import PURPOSE_CROSSING, PURPOSE_SITUATION, P
 from services.cli import session
 from services.cli.clearance import call, everyone
 from services.cli.connection import DEADLINE, channel
-from services.cli.convention import read_key, sign_deed
+from services.cli.convention import sign_deed
 from services.cli.profile import Profile
+from services.kernel.keys import read_private_key
 from services.stack.layout import ROOT, Layout
 from services.stack.plan import PEOPLE
 
 DEED = ROOT / "deploy" / "local" / "deed.yaml"
+PARTY_KEYS = {PARTY_CITY: "city.pem", PARTY_PREFECTURE: "prefecture.pem"}
 MOTIVE = "mise en service locale"
 CLEARED = {
     "duty-officer": (PARTY_CITY, ROLE_CITY_USER, "Centre de supervision urbain", "dga"),
@@ -50,7 +52,7 @@ async def found(layout: Layout) -> bool:
     if commitments.instruments:
         return False
     description = describe(layout, datetime.now(UTC))
-    keys = {PARTY_CITY: read_key(layout.keys / "city.pem"), PARTY_PREFECTURE: read_key(layout.keys / "prefecture.pem")}
+    keys = {party: read_private_key(layout.keys / name) for party, name in PARTY_KEYS.items()}
     await sign_deed(profile, description, keys)
     return True
 

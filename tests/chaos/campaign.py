@@ -31,6 +31,7 @@ from services.cli import session
 from services.cli.connection import channel
 from services.cli.status import health
 from services.kernel.errors import Problem
+from services.kernel.keys import read_public_key
 from services.stack import plan
 from services.stack.layout import PORTS, ROOT, SERVICES, Layout
 from services.stack.supervisor import Supervisor
@@ -196,7 +197,7 @@ class Campaign:
         refused = [*self._known.denied, *(why for reader in self._readers for why in reader.refused)]
         found = [
             finding("refused only what was absent", f"{self._known.again} sent again", refused),
-            findings.receipts(entries, receipts, findings.log_key(profile)),
+            findings.receipts(entries, receipts, read_public_key(profile.log_key)),
             findings.looks(entries, looks),
             await findings.proofs(profile, receipts, heads),
         ]

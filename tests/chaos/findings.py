@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from google.protobuf.message import Message
 from planier.audit.v1.audit_pb2 import (
     GetCheckpointResponse,
@@ -38,6 +37,7 @@ from services.ingest import projections as declarations
 from services.ingest.domain import fact_id_of
 from services.kernel.clock import SystemClock
 from services.kernel.guard.receipts import verify_receipt
+from services.kernel.keys import read_public_key
 from services.kernel.projection import ProjectionRunner
 from services.kernel.store import open_store
 from services.kernel.store.base import StoredEvent
@@ -129,7 +129,7 @@ async def proofs(profile: Profile, given: Sequence[Receipt], heads: Sequence[Get
     """Every head seen is signed and extended by the next; receipts are included in the last."""
     last, faults = heads[-1], []
     verifier = NoteVerifier.parse(last.verifier_key)
-    if verifier.key.public_bytes_raw() != log_key(profile).public_bytes_raw():
+    if verifier.key.public_bytes_raw() != read_public_key(profile.log_key).public_bytes_raw():
         faults.append("the log signs with another key")
     for head in heads:
         claimed = parse_checkpoint(verifier.open(head.checkpoint))
@@ -152,13 +152,6 @@ async def proofs(profile: Profile, given: Sequence[Receipt], heads: Sequence[Get
             ):
                 faults.append(f"{receipt.index} is not included")
     return finding("the log only grew", f"{len(heads)} heads, {len(given[::step])} inclusions", faults)
-
-
-def log_key(profile: Profile) -> Ed25519PublicKey:
-    """The log's public key, as its clients know it."""
-    key = load_pem_public_key(profile.log_key.read_bytes())
-    assert isinstance(key, Ed25519PublicKey)
-    return key
 
 
 def at_rest(layout: Layout, known: Acknowledged, entries: Sequence[ReplayEntry]) -> list[Finding]:
@@ -243,7 +236,7 @@ def _stores(layout: Layout, ingest: Sequence[str]) -> Finding:
     faults = [*ingest, *(f"access {fault.position} {fault.fault}" for fault in access.verify())]
     head = access.head().position
     access.close()
-    report = verify_database(url(layout, "audit"), log_key(Profile.read(layout.profile)))
+    report = verify_database(url(layout, "audit"), read_public_key(Profile.read(layout.profile).log_key))
     faults += [f"audit {fault.index} {fault.fault}" for fault in report.faults]
     measure = f"ingest, access ({head} events), audit ({report.tree_size} records, {sum(report.holes.values())} unused)"
     return finding("stores verify", measure, faults)

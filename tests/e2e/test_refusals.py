@@ -9,7 +9,6 @@ from typing import Any
 import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from google.protobuf.json_format import ParseDict
 from planier.analytics.v1.analytics_pb2 import BoundingBox, QueryMapRequest, QueryMapResponse
 from planier.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
@@ -26,6 +25,7 @@ from services.kernel.clock import RandomIds
 from services.kernel.errors import Problem
 from services.kernel.guard.grant import Subject
 from services.kernel.guard.tokens import TokenIssuer
+from services.kernel.keys import read_private_key
 from services.kernel.rpc import status
 from services.kernel.rpc.client import MAX_MESSAGE_BYTES
 from tests.e2e.test_path import march
@@ -210,8 +210,7 @@ def test_what_the_convention_refuses_is_recorded(
 
 
 def issuer_of(client: Client, key: Ed25519PrivateKey | None = None, age: timedelta = timedelta(0)) -> TokenIssuer:
-    own = load_pem_private_key((client.stack.home / "keys" / "token.pem").read_bytes(), password=None)
-    assert isinstance(own, Ed25519PrivateKey)
+    own = read_private_key(client.stack.home / "keys" / "token.pem")
     issuer = TokenIssuer(key or own, Before(age), RandomIds())
     # A forger names the key that services know.
     issuer._key_id = TokenIssuer(own, Before(age), RandomIds()).key_id

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from services.audit.log import AccessLog
-from services.audit.receipt import load_log_key
 from services.kernel.config import EXIT_CONFIGURATION
+from services.kernel.keys import read_private_key
 from services.stack import plan
 from services.stack.certificates import issue
 from services.stack.keys import create_keys
@@ -105,7 +105,7 @@ def test_a_log_that_was_tampered_with_is_not_served(layout: Layout) -> None:
     log = AccessLog(
         f"sqlite:///{database}",
         origin="planier.local/access-log",
-        key=load_log_key(layout.keys / "log.pem"),
+        key=read_private_key(layout.keys / "log.pem"),
     )
     log.open()
     log.append(batch(4))

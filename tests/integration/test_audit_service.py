@@ -28,7 +28,6 @@ from sqlalchemy import text
 from services.audit import merkle
 from services.audit.checkpoint import NoteVerifier, parse_checkpoint
 from services.audit.log import AccessLog, leaf_of
-from services.audit.receipt import create_log_key, load_log_key
 from services.audit.service import MAX_ENTRIES_BYTES
 from services.audit.settings import AuditSettings
 from services.audit.verify import verify_database
@@ -38,6 +37,7 @@ from services.kernel.clock import RandomIds, SystemClock
 from services.kernel.errors import Problem
 from services.kernel.guard.receipts import verify_receipt
 from services.kernel.guard.tokens import TokenIssuer, TokenVerifier
+from services.kernel.keys import create_key_pair, read_private_key
 from services.kernel.rpc.client import open_channel
 from services.kernel.telemetry import Telemetry
 from tests.fixtures.audit import access_record, batch, items, sqlite_url
@@ -60,7 +60,7 @@ class Service:
     metadata: tuple[tuple[str, str], ...]
 
     def require(self, receipt: Receipt) -> None:
-        verify_receipt(receipt, load_log_key(self.key).public_key())
+        verify_receipt(receipt, read_private_key(self.key).public_key())
 
     async def record(self, *records: AccessRecord) -> list[Receipt]:
         request = RecordRequest(items=[RecordItem(record_id=name, record=content) for name, content in items(records)])
@@ -75,7 +75,7 @@ class Service:
 async def running(folder: Path) -> AsyncIterator[Service]:
     files = certificates(folder, "audit", "analytics", "cli")
     key = folder / "log.pem"
-    create_log_key(key)
+    create_key_pair(key, folder / "log.pub")
     issuer = TokenIssuer(TOKEN_KEY, SystemClock(), RandomIds())
     token, _ = issuer.access_token(PERSON, ["audit"])
     settings = AuditSettings(
@@ -221,7 +221,7 @@ async def test_verification_over_the_wire_and_offline_agree(service: Service) ->
     assert (answer.sound, answer.tree_size, answer.root_hash) == (True, 3, service.log.root_at(3))
     assert [(hole.instance, hole.missing) for hole in answer.holes] == [("analytics-1", 1)]
     service.require(answer.release.receipt)
-    offline = verify_database(service.url, load_log_key(service.key).public_key())
+    offline = verify_database(service.url, read_private_key(service.key).public_key())
     assert (offline.sound, offline.tree_size) == (True, 4)
 
 

@@ -1,17 +1,14 @@
-"""Entries, columns, messages of replay, and the key file."""
+"""Entries, columns, messages of replay, and receipts."""
 
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from planier.audit.v1.audit_pb2 import ReplayEntry
 from planier.audit.v1.record_pb2 import AccessRecord, RecordKind
 from planier.common.v1.release_pb2 import Withheld
 
 from services.audit.entry import columns_of, entry_of, is_storable, joined, parse_record
-from services.audit.receipt import ReceiptSigner, create_log_key, load_log_key
+from services.audit.receipt import ReceiptSigner
 from services.audit.replay import in_messages
 from services.kernel.guard.receipts import verify_receipt
 from tests.fixtures.audit import KEY, access_record
@@ -72,23 +69,6 @@ def test_messages_hold_all_entries_in_order_within_the_limit(limit: int) -> None
     runs = list(in_messages(entries, limit))
     assert [entry for run in runs for entry in run] == entries
     assert all(len(run) == 1 or sum(entry.ByteSize() for entry in run) <= limit for run in runs)
-
-
-def test_a_log_key_is_private_and_never_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "log.pem"
-    create_log_key(path)
-    first = load_log_key(path).public_key()
-    assert path.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(FileExistsError):
-        create_log_key(path)
-    assert load_log_key(path).public_key() == first
-
-
-def test_another_kind_of_key_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "log.pem"
-    path.write_bytes(generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    with pytest.raises(ValueError, match="Ed25519"):
-        load_log_key(path)
 
 
 def test_receipts_are_those_that_clients_verify() -> None:
