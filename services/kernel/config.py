@@ -53,9 +53,6 @@ class ServiceSettings(BaseSettings):
     access_address: OptionalAddress = ""
     audit_address: OptionalAddress = ""
     ingest_address: OptionalAddress = ""
-    # Annex 1 and the territory; a service that needs one narrows the field to FilePath.
-    annex_file: FilePath | None = None
-    territory_file: FilePath | None = None
     # OTLP over HTTP, such as http://127.0.0.1:4318; empty: telemetry is off.
     otlp_endpoint: OptionalUrl = ""
     # The share of calls without a traced caller that are traced.
