@@ -14,6 +14,12 @@ from services.demo.streets import MARCHES, MARKETS, STREETS, VELODROME, Line
 
 DAYS_BEFORE = 10
 DAYS_AFTER = 30
+WORKS = {
+    "ROADWORKS": ("Réfection de chaussée", "Réfection de trottoir", "Travaux de voirie"),
+    "UTILITY_WORKS": ("Renouvellement de conduite", "Raccordement électrique", "Travaux sur réseau d'eau"),
+}
+# A gathering of more people does not stay on a sidewalk, nor in a place without a procession.
+LARGEST_GATHERING = 500
 
 Point = tuple[float, float]
 
@@ -101,14 +107,14 @@ def _demonstrations(scene: Scene) -> Iterator[Fact]:
             hour = scene.random.choice((10.0, 10.5, 14.0, 14.5, 17.5, 18.0))
             low = scene.random.choice((50, 200, 500, 1500, 4000))
             period = [(scene.at(day, hour), scene.at(day, hour + scene.random.choice((1.5, 2.0, 3.0))))]
-            if scene.random.random() < 0.6:
+            if low > LARGEST_GATHERING or scene.random.random() < 0.4:
                 fact = planned("demonstrations", "PROTEST_MARCH", scene.status(day), period)
                 along(fact, scene.random.choice(MARCHES))
                 _choice(fact, "roadway", "FULL" if low > 500 else "PARTIAL")
             else:
                 fact = planned("demonstrations", "STATIC_GATHERING", scene.status(day), period)
                 at_point(fact, scene.random.choice([line[0] for line in STREETS.values()]))
-                _choice(fact, "roadway", "SIDEWALK")
+                _choice(fact, "roadway", "SIDEWALK" if low < LARGEST_GATHERING else "PARTIAL")
             fact.attendance.minimum, fact.attendance.maximum = low, low * 2
             yield fact
 
@@ -153,9 +159,10 @@ def _works(scene: Scene) -> Iterator[Fact]:
         last = first + timedelta(days=scene.random.choice((2, 5, 12, 40, 90)))
         name, line = _stretch(scene)
         status = fact_pb2.FACT_STATUS_UNDER_WAY if first <= scene.day < last else scene.status(first)
-        title = f"{scene.random.choice(('Réfection de chaussée', 'Renouvellement de conduite', 'Travaux'))} · {name}"
+        kind = scene.random.choice(sorted(WORKS))
+        title = f"{scene.random.choice(WORKS[kind])} · {name}"
         period = [(scene.at(first, 7.0), scene.at(last, 18.0))]
-        fact = planned("works", scene.random.choice(("ROADWORKS", "UTILITY_WORKS")), status, period, title)
+        fact = planned("works", kind, status, period, title)
         along(_choice(fact, "roadway", scene.random.choice(("SIDEWALK", "PARTIAL", "FULL"))), line)
         if scene.random.random() < 0.7:
             reference = f"ARR-{first.year}-{scene.random.randrange(10000):04d}"
