@@ -93,7 +93,7 @@ class AccessServicer:
         snapshot = await self._execute(command, call)
         return pb.SignConventionResponse(state=snapshot.store_position)
 
-    async def GetConvention(self, request: pb.GetConventionRequest, call: Call) -> pb.GetConventionResponse:  # noqa: ARG002
+    async def GetConvention(self, request: pb.GetConventionRequest, call: Call) -> pb.GetConventionResponse:  # noqa: ARG002 -- the server calls it so
         """The deed as signed, and its term."""
         snapshot = await self._current(call)
         convention = _signed(snapshot)
@@ -103,7 +103,7 @@ class AccessServicer:
         call.data.count = 1
         return response
 
-    async def GetCommitments(self, request: pb.GetCommitmentsRequest, call: Call) -> pb.GetCommitmentsResponse:  # noqa: ARG002
+    async def GetCommitments(self, request: pb.GetCommitmentsRequest, call: Call) -> pb.GetCommitmentsResponse:  # noqa: ARG002 -- the server calls it so
         """Hashes, versions and public keys; no name and no right."""
         snapshot = await asyncio.to_thread(self._cache.current)
         convention = snapshot.state.convention
@@ -147,7 +147,7 @@ class AccessServicer:
         subject = self._sessions.verify(request.session_token, RENEW_AUDIENCE)
         call.data.references.append(subject.session_id)
 
-    async def RenewToken(self, request: pb.RenewTokenRequest, call: Call) -> pb.RenewTokenResponse:  # noqa: ARG002
+    async def RenewToken(self, request: pb.RenewTokenRequest, call: Call) -> pb.RenewTokenResponse:  # noqa: ARG002 -- the server calls it so
         """Five more minutes of the same session, eight hours after its login at most."""
         subject = self._sessions.verify(request.session_token, RENEW_AUDIENCE)
         token, expires = self._issuer.access_token(subject, AUDIENCES)
@@ -213,11 +213,11 @@ class AccessServicer:
             next_page_token=page.next_page_token,
         )
 
-    async def Check(self, request: pb.CheckRequest, call: Call) -> pb.CheckResponse:  # noqa: ARG002
+    async def Check(self, request: pb.CheckRequest, call: Call) -> pb.CheckResponse:  # noqa: ARG002 -- the server calls it so
         """Decides a batch under the state at the store's head as of its arrival or later."""
         return await self._checks.decide(request.items)
 
-    async def ReadEvents(self, request: ReadEventsRequest, call: Call) -> AsyncIterator[ReadEventsResponse]:  # noqa: ARG002
+    async def ReadEvents(self, request: ReadEventsRequest, call: Call) -> AsyncIterator[ReadEventsResponse]:  # noqa: ARG002 -- the server calls it so
         """The store's events after a cursor."""
         async for response in read_events(self._store, request):
             yield response

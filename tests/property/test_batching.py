@@ -1,4 +1,4 @@
-"""Whatever arrives, gives up or fails in whatever order: each item gets its own verdict, in order, in bounded batches."""
+"""Whatever arrives, gives up or fails in whatever order: each item gets its verdict, in order, in bounded batches."""
 
 import asyncio
 from collections.abc import Sequence
