@@ -208,10 +208,6 @@ class AccessLog:
         """Where a leaf is among the newest RECENT, or None; a receipt states the index of any."""
         return self._index(and_(RECORDS.c.leaf_hash == leaf_hash, RECORDS.c.idx >= self.size() - RECENT))
 
-    def index_of_record(self, record_id: str) -> int | None:
-        """Where a record is, or None."""
-        return self._index(RECORDS.c.record_id == record_id)
-
     def inclusion_proof(self, index: int, size: int) -> tuple[bytes, ...]:
         """Proof that leaf `index` is in the tree of `size`; ValueError where there is none."""
         with self.reading() as connection:

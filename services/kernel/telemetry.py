@@ -1,7 +1,7 @@
 """Traces and metrics by OpenTelemetry; off unless an OTLP endpoint is given, and then free of charge."""
 
 import random
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, Self
@@ -226,16 +226,6 @@ class Telemetry:
     def following(self, name: str, kind: SpanKind, causes: Iterable[str]) -> "SpanBlock":
         """`begin_following` around a `with` block."""
         return SpanBlock(self.begin_following(name, kind, causes))
-
-    def inject(self, carrier: MutableMapping[str, str]) -> None:
-        """Writes the current traceparent into the headers of a message, if there is one."""
-        if traceparent := traces.current.get():
-            carrier[traces.HEADER] = traceparent
-
-    def extract(self, carrier: Mapping[str, str] | None) -> str:
-        """The traceparent in the headers of a message, or "" where there is none or a malformed one."""
-        traceparent = (carrier or {}).get(traces.HEADER, "")
-        return traceparent if traces.is_valid(traceparent) else ""
 
     def count(self, name: str, amount: int = 1, **attributes: str) -> None:
         """Adds to a counter of METRICS; KeyError where the table has none of that name."""

@@ -82,19 +82,6 @@ def test_a_malformed_traceparent_starts_a_new_trace(traceparent: str) -> None:
     span = Telemetry.off().begin("a", parent=traceparent)
     assert traces.is_valid(span.traceparent)
     assert span.traceparent != traceparent
-    assert Telemetry.off().extract({"traceparent": traceparent}) == ""
-
-
-def test_the_headers_of_a_message_carry_the_trace_on() -> None:
-    telemetry = Telemetry.off()
-    headers: dict[str, str] = {}
-    telemetry.inject(headers)
-    assert headers == {}
-    with telemetry.span("publish", parent=UNSAMPLED):
-        telemetry.inject(headers)
-    assert telemetry.extract(headers) == UNSAMPLED
-    assert telemetry.extract(None) == ""
-    assert traces.current.get() == ""
 
 
 def test_every_instrument_of_the_table_is_made_and_no_other() -> None:

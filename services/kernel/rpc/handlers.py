@@ -24,8 +24,6 @@ MOST_IN_FLIGHT = 8
 
 logger = logging.getLogger(__name__)
 
-_FAILURE = Problem(grpc.StatusCode.INTERNAL, "INTERNAL", "the service failed; the trace id names the failure")
-
 Context = grpc.aio.ServicerContext[bytes, bytes]
 # What a servicer's methods are: one request, one answer; or one request, a stream of answers.
 UnaryHandler = Callable[[Any, Call], Awaitable[Message]]
