@@ -99,7 +99,7 @@ class AuditServicer:
             if wanted.record_id:
                 break
 
-    async def VerifyLog(self, request: VerifyLogRequest, call: Call) -> VerifyLogResponse:  # noqa: ARG002
+    async def VerifyLog(self, request: VerifyLogRequest, call: Call) -> VerifyLogResponse:  # noqa: ARG002 -- the server calls it so
         """Everything recomputed from the stored bytes, up to the present size."""
         size, _ = await asyncio.to_thread(self._state)
         report = await asyncio.to_thread(self._verify, size)
@@ -114,7 +114,7 @@ class AuditServicer:
             holes=[SequenceHole(instance=name, missing=count) for name, count in sorted(report.holes.items())],
         )
 
-    async def GetCheckpoint(self, request: GetCheckpointRequest, _: Call) -> GetCheckpointResponse:  # noqa: ARG002
+    async def GetCheckpoint(self, request: GetCheckpointRequest, _: Call) -> GetCheckpointResponse:  # noqa: ARG002 -- the server calls it so
         """The newest signed head."""
         head = await asyncio.to_thread(self._log.head)
         return GetCheckpointResponse(

@@ -142,12 +142,12 @@ class IngestService:
         response.recorded_at.FromDatetime(from_microseconds(newest.recorded_at_us))
         return response
 
-    async def ReadEvents(self, request: ReadEventsRequest, call: Call) -> AsyncGenerator[ReadEventsResponse, None]:  # noqa: ARG002
+    async def ReadEvents(self, request: ReadEventsRequest, call: Call) -> AsyncGenerator[ReadEventsResponse, None]:  # noqa: ARG002 -- the server calls it so
         """Runs of events after a cursor."""
         async for response in read_events(self._store, request):
             yield response
 
-    async def GetHead(self, request: GetHeadRequest, call: Call) -> GetHeadResponse:  # noqa: ARG002
+    async def GetHead(self, request: GetHeadRequest, call: Call) -> GetHeadResponse:  # noqa: ARG002 -- the server calls it so
         """Where the store stands, and the annex in use."""
         head = await asyncio.to_thread(self._store.head)
         position = StorePosition(store_id=head.store_id, position=head.position, digest=head.digest)

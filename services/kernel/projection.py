@@ -257,9 +257,8 @@ class Rebuild:
                 digest=new["digest"],
                 tables=" ".join(names),
             )
-        with begin_write(
-            self._engine
-        ) as connection:  # apart: freeing millions of rows takes time, readers need not wait
+        # Apart: freeing millions of rows takes time, readers need not wait.
+        with begin_write(self._engine) as connection:
             _drop_leftovers(connection, self._row)
         return Position(new["store_id"], new["position"], new["digest"])
 
