@@ -71,13 +71,25 @@ class ReadModel:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, questions)
 
     def _read(self, questions: Sequence[Question]) -> list[tuple[Position, Any] | Exception]:
+        answers: list[tuple[Position, Any] | Exception] = []
+        # PostgreSQL answers nothing more in a transaction in which a statement failed: the rest get another one.
+        while len(answers) < len(questions):
+            answers += self._read_until_one_fails(questions[len(answers) :])
+        return answers
+
+    def _read_until_one_fails(self, questions: Sequence[Question]) -> list[tuple[Position, Any] | Exception]:
+        answers: list[tuple[Position, Any] | Exception] = []
         with self._engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql(_LOCK)
             position = self._position(connection)
-            if position is not None:
-                return [_answer(connection, position, question) for question in questions]
-        raise unavailable("READ_MODEL_NOT_READY", "the read model is being loaded")
+            if position is None:
+                raise unavailable("READ_MODEL_NOT_READY", "the read model is being loaded")
+            for question in questions:
+                answers.append(_answer(connection, position, question))
+                if isinstance(answers[-1], Exception):
+                    break
+        return answers
 
     def _position(self, connection: Connection) -> Position | None:
         """None while the tables are another version's, or empty because nothing was loaded yet."""

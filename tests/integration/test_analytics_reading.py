@@ -1,0 +1,38 @@
+"""Questions that share a read transaction."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from services.analytics.projections import FactProjection
+from services.analytics.reading import ReadModel, open_for_reading
+from services.kernel.projection import ProjectionRunner
+from services.kernel.store.engine import open_engine
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite:///{tmp_path / 'analytics.db'}"
+
+
+def one(connection: Connection) -> int:
+    return int(connection.exec_driver_sql("SELECT 1").scalar_one())
+
+
+def wrong(connection: Connection) -> None:
+    connection.exec_driver_sql("SELECT nothing FROM nowhere")
+
+
+def test_a_question_that_fails_leaves_its_neighbours_their_answers(url: str) -> None:
+    writer = open_engine(url)
+    ProjectionRunner(writer, FactProjection())
+    model = ReadModel(open_for_reading(url), lambda: True)
+    before, failed, after = model._read([one, wrong, one])
+    model.close()
+    writer.dispose()
+    assert isinstance(failed, DBAPIError)
+    assert [answer[1] for answer in (before, after) if not isinstance(answer, Exception)] == [1, 1]
