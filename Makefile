@@ -13,6 +13,7 @@ help: ## List the targets
 
 $(READY): requirements.lock pyproject.toml
 	@echo "setting up $(VENV) (about a minute the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Planier needs Python 3.11 or newer: make PYTHON=...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -54,7 +55,7 @@ chaos: $(READY) ## Long kill -9 campaign over the real processes
 bench: $(READY) ## Figures beside their ceilings, written to var/bench.json
 	$(BIN)/python -m bench
 
-lock: ## Re-resolve requirements.lock from pyproject.toml
+lock: $(READY) ## Re-resolve requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile -q pyproject.toml --group local --group dev --python-version 3.11 --generate-hashes --no-header -o requirements.lock
 
 clean: ## Remove the environment and all local data

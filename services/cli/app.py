@@ -28,13 +28,15 @@ MotiveOption = Annotated[str, typer.Option(help="Why, in your own words; no pers
 
 def perform(work: Coroutine[Any, Any, None], *, as_json: bool) -> None:
     """Runs a command's work; a refusal is said and exits with 1."""
-    traces.current.set(_traceparent())
+    before = traces.current.set(_traceparent())
     try:
         asyncio.run(work)
     except Problem as problem:
         fail(problem, as_json=as_json)
     except grpc.aio.AioRpcError as lost:
         fail(Problem(lost.code(), "UNREACHABLE", "the service cannot be reached"), as_json=as_json)
+    finally:
+        traces.current.reset(before)
 
 
 def _traceparent() -> str:

@@ -55,7 +55,7 @@ async def test_a_failing_send_is_the_verdict_of_its_batch_only() -> None:
 
 async def test_a_short_answer_is_nobodys_verdict() -> None:
     async def send(items: Sequence[int]) -> list[int | Exception]:
-        return list(items)[:-1]
+        return [*items[:-1]]
 
     batcher = Batcher(send)
     results = await asyncio.gather(*(batcher.submit(item) for item in range(3)), return_exceptions=True)

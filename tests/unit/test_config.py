@@ -58,4 +58,4 @@ def test_an_unknown_variable_alone_refuses_the_start(environment: pytest.MonkeyP
 
 def test_settings_cannot_be_changed(environment: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load(AnnexSettings).service = "audit"  # type: ignore[misc] -- frozen: this is the point
+        load(AnnexSettings).service = "audit"

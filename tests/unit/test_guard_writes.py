@@ -18,7 +18,7 @@ from planier.ingest.v1.ingest_pb2 import (
 )
 
 from services.kernel.errors import Problem, conflict, precondition, unauthenticated
-from services.kernel.guard.guard import Handler
+from services.kernel.guard.early import Handler
 from services.kernel.rpc.call import Call, Invocation
 from tests.fixtures.guard import CORTEGE, Bench, held, no_log, receipt_for
 
