@@ -18,7 +18,9 @@ from planier.audit.v1.audit_pb2 import (
 from planier.audit.v1.audit_pb2_grpc import AuditServiceStub
 from planier.audit.v1.record_pb2 import AccessRecord, RecordKind
 from planier.common.v1.release_pb2 import Purpose
+from rich.markup import escape
 
+from services.audit.entry import columns_of
 from services.audit.verify import verify_database
 from services.cli import session
 from services.cli.app import AsOption, JsonOption, MotiveOption, app, perform
@@ -112,7 +114,8 @@ def _cells(row: dict[str, Any], zone: ZoneInfo) -> tuple[object, ...]:
         return row["index"], "", "", "erased", "", ""
     when = local(datetime.fromisoformat(row["when"]), zone)
     # A login or a founding signature is decided by its handler, once the attempt is recorded: no decision to show.
-    verdict = "permitted" if row["permit"] else "refused" if row["kind"] == "REFUSAL" else ""
+    decided = row["record"].get("decision", {}).get("permit", False)
+    verdict = "refused" if not row["permitted"] else "permitted" if decided else ""
     purpose = "" if row["purpose"] == "UNSPECIFIED" else row["purpose"]
     what = "\n".join(part for part in (row["kind"], row["method"], purpose) if part)
     decision = "\n".join(part for part in (verdict, row["clauses"]) if part)
@@ -126,15 +129,15 @@ def _rows(entries: Any) -> Iterator[dict[str, Any]]:
             yield {"index": entry.index, "erased": True}
             continue
         record = AccessRecord.FromString(entry.record)
-        actor = record.actor
+        columns = columns_of(record)
         yield {
             "index": entry.index,
             "when": record.occurred_at.ToJsonString(),
             "kind": name_of(RecordKind, record.kind),
-            "who": actor.subject or actor.certificate_identity or record.peer,
+            "who": columns.subject or record.peer,
             "method": record.rpc.rpartition("/")[2],
             "purpose": name_of(Purpose, record.purpose),
-            "permit": record.decision.permit,
+            "permitted": columns.permitted,
             "clauses": ", ".join(record.decision.clauses),
             "count": record.data.count,
             "record": MessageToDict(record, preserving_proto_field_name=True),
@@ -155,6 +158,7 @@ async def _verify(motive: str, person: str) -> dict[str, Any]:
         "root_hash": answer.root_hash.hex(),
         "erased": answer.erased,
         "faults": [{"index": fault.index, "fault": fault.fault} for fault in answer.faults],
+        "holes": {hole.instance: hole.missing for hole in answer.holes},
     }
 
 
@@ -171,6 +175,7 @@ async def _verify_offline(database: str, key: Path | None) -> dict[str, Any]:
         "erased": found.erased,
         "unsigned": found.unsigned,
         "faults": [{"index": fault.index, "fault": fault.fault} for fault in found.faults],
+        "holes": dict(found.holes),
     }
 
 
@@ -184,7 +189,11 @@ async def _report(work: Coroutine[Any, Any, dict[str, Any]], *, as_json: bool) -
         if found.get("unsigned"):
             console.print(f"  [yellow]{found['unsigned']} of the newest under no signed checkpoint[/yellow]")
         for fault in found["faults"]:
-            console.print(f"  index {fault['index']}: [red]{fault['fault']}[/red]")
+            console.print(f"  index {fault['index']}: [red]{escape(fault['fault'])}[/red]")
+        for instance, missing in found["holes"].items():
+            console.print(
+                f"  {instance}: {missing} numbers unused (calls that ended before they were recorded; no fault)"
+            )
     if not found["sound"]:
         raise SystemExit(1)
 

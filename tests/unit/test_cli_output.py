@@ -6,9 +6,11 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from planier.audit.v1.audit_pb2 import ReplayEntry
+from planier.audit.v1.record_pb2 import AccessRecord, RecordKind
 
 from services.cli import app, output
-from services.cli.audit import _cells
+from services.cli.audit import _cells, _rows
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
@@ -37,6 +39,18 @@ def test_without_an_installation_every_command_says_so_in_json(
 
 def test_an_erased_record_has_its_line_in_a_replay() -> None:
     assert _cells({"index": 7, "erased": True}, ZoneInfo("Europe/Paris")) == (7, "", "", "erased", "", "")
+
+
+def test_a_recorded_attempt_is_not_shown_as_refused() -> None:
+    """A login is decided by its handler, after its attempt is recorded: the record holds no decision."""
+    attempt = AccessRecord(kind=RecordKind.RECORD_KIND_ATTEMPT, rpc="/planier.access.v1.AccessService/Login")
+    refusal = AccessRecord(kind=RecordKind.RECORD_KIND_REFUSAL, rpc=attempt.rpc)
+    entries = [
+        ReplayEntry(index=place, record=item.SerializeToString()) for place, item in enumerate((attempt, refusal))
+    ]
+    rows = list(_rows(entries))
+    assert [row["permitted"] for row in rows] == [True, False]
+    assert [_cells(row, ZoneInfo("Europe/Paris"))[-1] for row in rows] == ["", "refused"]
 
 
 def test_what_a_table_shows_is_never_taken_for_markup(capsys: pytest.CaptureFixture[str]) -> None:
