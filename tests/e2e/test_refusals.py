@@ -57,8 +57,11 @@ class Client:
         self.traceparent = traces.fresh(sampled=False)
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        traces.current.set(self.traceparent)
-        return asyncio.run(work)
+        before = traces.current.set(self.traceparent)
+        try:
+            return asyncio.run(work)
+        finally:
+            traces.current.reset(before)
 
     def refused(self, work: Coroutine[Any, Any, Any]) -> Problem:
         with pytest.raises(Problem) as refusal:
