@@ -10,6 +10,11 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from services.kernel.rpc.tls import leave_only_tls_1_3
+
+# gRPC decides at its first use of TLS in a process, whichever test that is.
+leave_only_tls_1_3()
+
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:

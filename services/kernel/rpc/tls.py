@@ -35,7 +35,7 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     certificate (a rotation half-way), leave the previous certificate in use. OSError or ValueError when they are wrong
     at the start.
     """
-    _leave_only_tls_1_3()
+    leave_only_tls_1_3()
     rotation = _Rotation(files)
     return grpc.dynamic_ssl_server_credentials(
         rotation.configuration(),
@@ -47,7 +47,7 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
 
 def channel_credentials(files: TlsFiles) -> grpc.ChannelCredentials:
     """Credentials of a client that shows its certificate; read once, a new channel reads them again."""
-    _leave_only_tls_1_3()
+    leave_only_tls_1_3()
     _check_pair(files)
     return grpc.ssl_channel_credentials(
         root_certificates=files.ca.read_bytes(),
@@ -82,7 +82,8 @@ class _Rotation:
         return configuration
 
 
-def _leave_only_tls_1_3() -> None:
+def leave_only_tls_1_3() -> None:
+    """Leaves this process TLS 1.3 alone, if gRPC has not used TLS yet; afterwards it comes too late."""
     if os.environ.get(_CIPHER_VARIABLE) != _NO_TLS_1_2:
         os.environ[_CIPHER_VARIABLE] = _NO_TLS_1_2
         cygrpc.reset_grpc_config_vars()
