@@ -130,10 +130,10 @@ class Guard:
             body = serialised(invocation.method, await read.answer(call))
         except Exception as error:
             # Looking for what is not there is a look.
-            describe_data(record, call.data, call.data_position)
+            describe_data(record, call.data, call.data_position, call.disclosure)
             await self._ledger.refuse(record, error)
             raise
-        describe_data(record, call.data, call.data_position)
+        describe_data(record, call.data, call.data_position, call.disclosure)
         record.data.response_digest = hashlib.sha256(body).digest()
         record.kind = RECORD_KIND_RELEASE
         receipt = await self._ledger.write(record)
@@ -156,7 +156,7 @@ class Guard:
         except Exception as error:
             await self._ledger.refuse(record, error)
             raise
-        describe_data(record, call.data, call.data_position)
+        describe_data(record, call.data, call.data_position, call.disclosure)
         record.kind = RECORD_KIND_ATTEMPT
         receipt = await self._ledger.write(record)
         # A write's permit is used when it begins; its acknowledgement only states what is then done.

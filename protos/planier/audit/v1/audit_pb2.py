@@ -29,7 +29,7 @@ from planier.common.v1 import guard_pb2 as planier_dot_common_dot_v1_dot_guard__
 from planier.common.v1 import release_pb2 as planier_dot_common_dot_v1_dot_release__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cplanier/audit/v1/audit.proto\x12\x10planier.audit.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dplanier/audit/v1/record.proto\x1a\x1dplanier/common/v1/guard.proto\x1a\x1fplanier/common/v1/release.proto\"F\n\nRecordItem\x12\x1b\n\trecord_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1b\n\x06record\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\"I\n\rRecordRequest\x12\x38\n\x05items\x18\x01 \x03(\x0b\x32\x1c.planier.audit.v1.RecordItemB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"\x80\x01\n\x0cRecordResult\x12\x11\n\trecord_id\x18\x01 \x01(\t\x12\x30\n\x07outcome\x18\x02 \x01(\x0e\x32\x1f.planier.audit.v1.RecordOutcome\x12+\n\x07receipt\x18\x03 \x01(\x0b\x32\x1a.planier.common.v1.Receipt\"A\n\x0eRecordResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.planier.audit.v1.RecordResult\"\x99\x01\n\rReplayRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12.\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1e.planier.audit.v1.ReplayFilter\x12\x12\n\nfrom_index\x18\x03 \x01(\x04\x12\r\n\x05limit\x18\x04 \x01(\x04\"\x9c\x03\n\x0cReplayFilter\x12\x31\n\roccurred_from\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eoccurred_until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x06issuer\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x19\n\x07subject\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x16\n\x05party\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x14\x12+\n\x07purpose\x18\x06 \x01(\x0e\x32\x1a.planier.common.v1.Purpose\x12\x15\n\x03rpc\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x17\n\x06\x63lause\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18<\x12\x17\n\x06source\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18<\x12\x16\n\tpermitted\x18\n \x01(\x08H\x00\x88\x01\x01\x12\x1a\n\trecord_id\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18<\x12 \n\x0f\x63onsultation_id\x18\x0c \x01(\tB\x07\xbaH\x04r\x02\x18<B\x0c\n\n_permitted\"]\n\x0bReplayEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\x13\n\x06record\x18\x03 \x01(\x0cH\x00\x88\x01\x01\x12\x11\n\tleaf_hash\x18\x04 \x01(\x0c\x42\t\n\x07_record\"\x84\x01\n\x0eReplayResponse\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.planier.audit.v1.ReplayEntry\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark\"I\n\x10VerifyLogRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\"(\n\x08LogFault\x12\r\n\x05index\x18\x01 \x01(\x04\x12\r\n\x05\x66\x61ult\x18\x02 \x01(\t\"1\n\x0cSequenceHole\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0f\n\x07missing\x18\x02 \x01(\x04\"\xe4\x01\n\x11VerifyLogResponse\x12\r\n\x05sound\x18\x01 \x01(\x08\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x11\n\troot_hash\x18\x03 \x01(\x0c\x12\x0e\n\x06\x65rased\x18\x04 \x01(\x04\x12*\n\x06\x66\x61ults\x18\x05 \x03(\x0b\x32\x1a.planier.audit.v1.LogFault\x12-\n\x05holes\x18\x06 \x03(\x0b\x32\x1e.planier.audit.v1.SequenceHole\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark\"\x16\n\x14GetCheckpointRequest\"g\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x11\n\troot_hash\x18\x03 \x01(\x0c\x12\x14\n\x0cverifier_key\x18\x04 \x01(\t\"m\n\x18GetInclusionProofRequest\x12\x0f\n\x05index\x18\x01 \x01(\x04H\x00\x12\x1c\n\tleaf_hash\x18\x02 \x01(\x0c\x42\x07\xbaH\x04z\x02h H\x00\x12\x11\n\ttree_size\x18\x03 \x01(\x04\x42\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"M\n\x19GetInclusionProofResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c\"N\n\x1aGetConsistencyProofRequest\x12\x1b\n\nfirst_size\x18\x01 \x01(\x04\x42\x07\xbaH\x04\x32\x02(\x01\x12\x13\n\x0bsecond_size\x18\x02 \x01(\x04\"V\n\x1bGetConsistencyProofResponse\x12\x12\n\nfirst_size\x18\x01 \x01(\x04\x12\x13\n\x0bsecond_size\x18\x02 \x01(\x04\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c*\x85\x01\n\rRecordOutcome\x12\x1e\n\x1aRECORD_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17RECORD_OUTCOME_RECORDED\x10\x01\x12\x1b\n\x17RECORD_OUTCOME_CONFLICT\x10\x02\x12\x1a\n\x16RECORD_OUTCOME_INVALID\x10\x03\x32\xe1\x05\n\x0c\x41uditService\x12z\n\x06Record\x12\x1f.planier.audit.v1.RecordRequest\x1a .planier.audit.v1.RecordResponse\"-\xca\xda\x18)\x08\x02\x1a\naccess-log*\x06ingest*\tanalytics*\x06\x61\x63\x63\x65ss\x12\x65\n\x06Replay\x12\x1f.planier.audit.v1.ReplayRequest\x1a .planier.audit.v1.ReplayResponse\"\x16\xca\xda\x18\x12\x08\x01\x10\x03\x1a\naccess-log \x01\x30\x01\x12l\n\tVerifyLog\x12\".planier.audit.v1.VerifyLogRequest\x1a#.planier.audit.v1.VerifyLogResponse\"\x16\xca\xda\x18\x12\x08\x01\x10\x03\x1a\naccess-log \x01\x12t\n\rGetCheckpoint\x12&.planier.audit.v1.GetCheckpointRequest\x1a\'.planier.audit.v1.GetCheckpointResponse\"\x12\xca\xda\x18\x0e\x08\x03\x1a\naccess-log\x12\x80\x01\n\x11GetInclusionProof\x12*.planier.audit.v1.GetInclusionProofRequest\x1a+.planier.audit.v1.GetInclusionProofResponse\"\x12\xca\xda\x18\x0e\x08\x03\x1a\naccess-log\x12\x86\x01\n\x13GetConsistencyProof\x12,.planier.audit.v1.GetConsistencyProofRequest\x1a-.planier.audit.v1.GetConsistencyProofResponse\"\x12\xca\xda\x18\x0e\x08\x03\x1a\naccess-logb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cplanier/audit/v1/audit.proto\x12\x10planier.audit.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dplanier/audit/v1/record.proto\x1a\x1dplanier/common/v1/guard.proto\x1a\x1fplanier/common/v1/release.proto\"F\n\nRecordItem\x12\x1b\n\trecord_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1b\n\x06record\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\"I\n\rRecordRequest\x12\x38\n\x05items\x18\x01 \x03(\x0b\x32\x1c.planier.audit.v1.RecordItemB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"\x80\x01\n\x0cRecordResult\x12\x11\n\trecord_id\x18\x01 \x01(\t\x12\x30\n\x07outcome\x18\x02 \x01(\x0e\x32\x1f.planier.audit.v1.RecordOutcome\x12+\n\x07receipt\x18\x03 \x01(\x0b\x32\x1a.planier.common.v1.Receipt\"A\n\x0eRecordResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.planier.audit.v1.RecordResult\"\x99\x01\n\rReplayRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12.\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1e.planier.audit.v1.ReplayFilter\x12\x12\n\nfrom_index\x18\x03 \x01(\x04\x12\r\n\x05limit\x18\x04 \x01(\x04\"\xde\x04\n\x0cReplayFilter\x12\x31\n\roccurred_from\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eoccurred_until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x06issuer\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x19\n\x07subject\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x16\n\x05party\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x14\x12+\n\x07purpose\x18\x06 \x01(\x0e\x32\x1a.planier.common.v1.Purpose\x12\x15\n\x03rpc\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x17\n\x06\x63lause\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18<\x12\x17\n\x06source\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18<\x12\x16\n\tpermitted\x18\n \x01(\x08H\x00\x88\x01\x01\x12\x1a\n\trecord_id\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18<\x12 \n\x0f\x63onsultation_id\x18\x0c \x01(\tB\x07\xbaH\x04r\x02\x18<\x12\x1e\n\x0corganisation\x18\r \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12$\n\x04\x61rea\x18\x0e \x01(\x0b\x32\x16.planier.audit.v1.Area\x12/\n\toperation\x18\x0f \x01(\x0e\x32\x1c.planier.common.v1.Operation\x12*\n\x04\x66\x61\x63t\x18\x10 \x01(\x0b\x32\x1c.planier.audit.v1.FactSought\x12\x1d\n\x0c\x63learance_id\x18\x11 \x01(\tB\x07\xbaH\x04r\x02\x18<B\x0c\n\n_permitted\"\x8b\x02\n\nFactSought\x12)\n\x07\x66\x61\x63t_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^([0-9a-f]{32})?$\x12\x1a\n\tsource_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18P\x12\x17\n\x06source\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18<\x12\x15\n\x04kind\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18<\x12$\n\x04\x61rea\x18\x05 \x01(\x0b\x32\x16.planier.audit.v1.Area\x12\x30\n\x0cperiod_start\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nperiod_end\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9b\x01\n\x0bReplayEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\x13\n\x06record\x18\x03 \x01(\x0cH\x00\x88\x01\x01\x12\x11\n\tleaf_hash\x18\x04 \x01(\x0c\x12\x0e\n\x06masked\x18\x05 \x01(\x08\x12,\n\x08relation\x18\x06 \x01(\x0e\x32\x1a.planier.audit.v1.RelationB\t\n\x07_record\"\x84\x01\n\x0eReplayResponse\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.planier.audit.v1.ReplayEntry\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark\"I\n\x10VerifyLogRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\"(\n\x08LogFault\x12\r\n\x05index\x18\x01 \x01(\x04\x12\r\n\x05\x66\x61ult\x18\x02 \x01(\t\"1\n\x0cSequenceHole\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0f\n\x07missing\x18\x02 \x01(\x04\"\xe4\x01\n\x11VerifyLogResponse\x12\r\n\x05sound\x18\x01 \x01(\x08\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x11\n\troot_hash\x18\x03 \x01(\x0c\x12\x0e\n\x06\x65rased\x18\x04 \x01(\x04\x12*\n\x06\x66\x61ults\x18\x05 \x03(\x0b\x32\x1a.planier.audit.v1.LogFault\x12-\n\x05holes\x18\x06 \x03(\x0b\x32\x1e.planier.audit.v1.SequenceHole\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark\"\x16\n\x14GetCheckpointRequest\"g\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x11\n\troot_hash\x18\x03 \x01(\x0c\x12\x14\n\x0cverifier_key\x18\x04 \x01(\t\"m\n\x18GetInclusionProofRequest\x12\x0f\n\x05index\x18\x01 \x01(\x04H\x00\x12\x1c\n\tleaf_hash\x18\x02 \x01(\x0c\x42\x07\xbaH\x04z\x02h H\x00\x12\x11\n\ttree_size\x18\x03 \x01(\x04\x42\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"M\n\x19GetInclusionProofResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c\"N\n\x1aGetConsistencyProofRequest\x12\x1b\n\nfirst_size\x18\x01 \x01(\x04\x42\x07\xbaH\x04\x32\x02(\x01\x12\x13\n\x0bsecond_size\x18\x02 \x01(\x04\"V\n\x1bGetConsistencyProofResponse\x12\x12\n\nfirst_size\x18\x01 \x01(\x04\x12\x13\n\x0bsecond_size\x18\x02 \x01(\x04\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c*\x85\x01\n\rRecordOutcome\x12\x1e\n\x1aRECORD_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17RECORD_OUTCOME_RECORDED\x10\x01\x12\x1b\n\x17RECORD_OUTCOME_CONFLICT\x10\x02\x12\x1a\n\x16RECORD_OUTCOME_INVALID\x10\x03*U\n\x08Relation\x12\x18\n\x14RELATION_UNSPECIFIED\x10\x00\x12\x12\n\x0eRELATION_NAMED\x10\x01\x12\x1b\n\x17RELATION_MAY_HAVE_SHOWN\x10\x02\x32\xe1\x05\n\x0c\x41uditService\x12z\n\x06Record\x12\x1f.planier.audit.v1.RecordRequest\x1a .planier.audit.v1.RecordResponse\"-\xca\xda\x18)\x08\x02\x1a\naccess-log*\x06ingest*\tanalytics*\x06\x61\x63\x63\x65ss\x12\x65\n\x06Replay\x12\x1f.planier.audit.v1.ReplayRequest\x1a .planier.audit.v1.ReplayResponse\"\x16\xca\xda\x18\x12\x08\x01\x10\x03\x1a\naccess-log \x01\x30\x01\x12l\n\tVerifyLog\x12\".planier.audit.v1.VerifyLogRequest\x1a#.planier.audit.v1.VerifyLogResponse\"\x16\xca\xda\x18\x12\x08\x01\x10\x03\x1a\naccess-log \x01\x12t\n\rGetCheckpoint\x12&.planier.audit.v1.GetCheckpointRequest\x1a\'.planier.audit.v1.GetCheckpointResponse\"\x12\xca\xda\x18\x0e\x08\x03\x1a\naccess-log\x12\x80\x01\n\x11GetInclusionProof\x12*.planier.audit.v1.GetInclusionProofRequest\x1a+.planier.audit.v1.GetInclusionProofResponse\"\x12\xca\xda\x18\x0e\x08\x03\x1a\naccess-log\x12\x86\x01\n\x13GetConsistencyProof\x12,.planier.audit.v1.GetConsistencyProofRequest\x1a-.planier.audit.v1.GetConsistencyProofResponse\"\x12\xca\xda\x18\x0e\x08\x03\x1a\naccess-logb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,6 +58,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLAYFILTER'].fields_by_name['record_id']._serialized_options = b'\272H\004r\002\030<'
   _globals['_REPLAYFILTER'].fields_by_name['consultation_id']._loaded_options = None
   _globals['_REPLAYFILTER'].fields_by_name['consultation_id']._serialized_options = b'\272H\004r\002\030<'
+  _globals['_REPLAYFILTER'].fields_by_name['organisation']._loaded_options = None
+  _globals['_REPLAYFILTER'].fields_by_name['organisation']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_REPLAYFILTER'].fields_by_name['clearance_id']._loaded_options = None
+  _globals['_REPLAYFILTER'].fields_by_name['clearance_id']._serialized_options = b'\272H\004r\002\030<'
+  _globals['_FACTSOUGHT'].fields_by_name['fact_id']._loaded_options = None
+  _globals['_FACTSOUGHT'].fields_by_name['fact_id']._serialized_options = b'\272H\025r\0232\021^([0-9a-f]{32})?$'
+  _globals['_FACTSOUGHT'].fields_by_name['source_id']._loaded_options = None
+  _globals['_FACTSOUGHT'].fields_by_name['source_id']._serialized_options = b'\272H\004r\002\030P'
+  _globals['_FACTSOUGHT'].fields_by_name['source']._loaded_options = None
+  _globals['_FACTSOUGHT'].fields_by_name['source']._serialized_options = b'\272H\004r\002\030<'
+  _globals['_FACTSOUGHT'].fields_by_name['kind']._loaded_options = None
+  _globals['_FACTSOUGHT'].fields_by_name['kind']._serialized_options = b'\272H\004r\002\030<'
   _globals['_GETINCLUSIONPROOFREQUEST'].oneofs_by_name['target']._loaded_options = None
   _globals['_GETINCLUSIONPROOFREQUEST'].oneofs_by_name['target']._serialized_options = b'\272H\002\010\001'
   _globals['_GETINCLUSIONPROOFREQUEST'].fields_by_name['leaf_hash']._loaded_options = None
@@ -76,8 +88,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDITSERVICE'].methods_by_name['GetInclusionProof']._serialized_options = b'\312\332\030\016\010\003\032\naccess-log'
   _globals['_AUDITSERVICE'].methods_by_name['GetConsistencyProof']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['GetConsistencyProof']._serialized_options = b'\312\332\030\016\010\003\032\naccess-log'
-  _globals['_RECORDOUTCOME']._serialized_start=2240
-  _globals['_RECORDOUTCOME']._serialized_end=2373
+  _globals['_RECORDOUTCOME']._serialized_start=2767
+  _globals['_RECORDOUTCOME']._serialized_end=2900
+  _globals['_RELATION']._serialized_start=2902
+  _globals['_RELATION']._serialized_end=2987
   _globals['_RECORDITEM']._serialized_start=207
   _globals['_RECORDITEM']._serialized_end=277
   _globals['_RECORDREQUEST']._serialized_start=279
@@ -89,31 +103,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLAYREQUEST']._serialized_start=553
   _globals['_REPLAYREQUEST']._serialized_end=706
   _globals['_REPLAYFILTER']._serialized_start=709
-  _globals['_REPLAYFILTER']._serialized_end=1121
-  _globals['_REPLAYENTRY']._serialized_start=1123
-  _globals['_REPLAYENTRY']._serialized_end=1216
-  _globals['_REPLAYRESPONSE']._serialized_start=1219
-  _globals['_REPLAYRESPONSE']._serialized_end=1351
-  _globals['_VERIFYLOGREQUEST']._serialized_start=1353
-  _globals['_VERIFYLOGREQUEST']._serialized_end=1426
-  _globals['_LOGFAULT']._serialized_start=1428
-  _globals['_LOGFAULT']._serialized_end=1468
-  _globals['_SEQUENCEHOLE']._serialized_start=1470
-  _globals['_SEQUENCEHOLE']._serialized_end=1519
-  _globals['_VERIFYLOGRESPONSE']._serialized_start=1522
-  _globals['_VERIFYLOGRESPONSE']._serialized_end=1750
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1752
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1774
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1776
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1879
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=1881
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=1990
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=1992
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=2069
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=2071
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=2149
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=2151
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=2237
-  _globals['_AUDITSERVICE']._serialized_start=2376
-  _globals['_AUDITSERVICE']._serialized_end=3113
+  _globals['_REPLAYFILTER']._serialized_end=1315
+  _globals['_FACTSOUGHT']._serialized_start=1318
+  _globals['_FACTSOUGHT']._serialized_end=1585
+  _globals['_REPLAYENTRY']._serialized_start=1588
+  _globals['_REPLAYENTRY']._serialized_end=1743
+  _globals['_REPLAYRESPONSE']._serialized_start=1746
+  _globals['_REPLAYRESPONSE']._serialized_end=1878
+  _globals['_VERIFYLOGREQUEST']._serialized_start=1880
+  _globals['_VERIFYLOGREQUEST']._serialized_end=1953
+  _globals['_LOGFAULT']._serialized_start=1955
+  _globals['_LOGFAULT']._serialized_end=1995
+  _globals['_SEQUENCEHOLE']._serialized_start=1997
+  _globals['_SEQUENCEHOLE']._serialized_end=2046
+  _globals['_VERIFYLOGRESPONSE']._serialized_start=2049
+  _globals['_VERIFYLOGRESPONSE']._serialized_end=2277
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=2279
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=2301
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=2303
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=2406
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=2408
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=2517
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=2519
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=2596
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=2598
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=2676
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=2678
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=2764
+  _globals['_AUDITSERVICE']._serialized_start=2990
+  _globals['_AUDITSERVICE']._serialized_end=3727
 # @@protoc_insertion_point(module_scope)
