@@ -25,7 +25,7 @@ TESTS = {
     "peers": ("unit/test_guard_peers.py",),
     "remote": ("integration/test_guard_remote.py",),
 }
-# One of each kind, for `make test`: the read's record, the write's, the stream's opening, and a refusal's.
+# For `make test`: each record that stands between a check and a release, a write, a stream or a refusal.
 SHORT = (("guard", "write"), ("streams", "write"), ("records", "write"))
 PATIENCE = 120
 
@@ -35,7 +35,7 @@ _REFUSING = {"write_refusal", "refuse"}
 _SILENT = {
     "describe_data", "state_decision", "tally", "require_fresh", "require_open", "_finish", "_write_closing", "_renew",
 }  # fmt: skip
-_HELPERS = '''
+_HELPERS = """
 
 def _mutant_receipt(record):
     from planier.common.v1.release_pb2 import Receipt as _Receipt
@@ -63,7 +63,7 @@ def _mutant_later(work, then):
 
     _asyncio.ensure_future(_later())
     return then
-'''
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +92,15 @@ class _Change(ast.NodeTransformer):
     def __init__(self, mutant: Mutant) -> None:
         self._mutant = mutant
 
-    def visit_Await(self, node: ast.Await) -> ast.AST:  # noqa: N802 -- the visitor's protocol
+    def visit_Await(self, node: ast.Await) -> ast.AST:
         if isinstance(node.value, ast.Call) and self._is_it(node.value):
             return self._replacement(node.value, awaited=True)
         return self.generic_visit(node)
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802
+    def visit_Call(self, node: ast.Call) -> ast.AST:
         return self._replacement(node, awaited=False) if self._is_it(node) else self.generic_visit(node)
 
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:  # noqa: N802
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         # A method handed on without being called here.
         return ast.Name("_mutant_send", ast.Load()) if self._is_it(node) else self.generic_visit(node)
 
@@ -127,7 +127,7 @@ class _Change(ast.NodeTransformer):
 
 
 def mutants(*, short: bool) -> Iterator[Mutant]:
-    """Every change, in the order of the text; with `short`, those of the steps that release or write."""
+    """Every change, module by module; with `short`, those of SHORT only."""
     for module in TESTS:
         tree = ast.parse((GUARD / f"{module}.py").read_text())
         awaited = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Await)}

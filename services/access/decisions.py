@@ -206,7 +206,9 @@ def _resting_on(item: CheckItem, instrument_id: str, holder: Holder) -> list[str
     clauses = {"art9.term"} if bounded_by_term else set()
     if item.resource == "declarations":
         return sorted(clauses | {"art4.secure_entry"})
-    own = {"facts": "art6.habilitation", "bindings": "art7.validation", "own-accesses": "house.own_accesses"}.get(item.resource, "house.office")
+    own = {"facts": "art6.habilitation", "bindings": "art7.validation", "own-accesses": "house.own_accesses"}.get(
+        item.resource, "house.office"
+    )
     if item.resource == "clearances" and item.operation == OPERATION_GOVERN:
         own = "art6.habilitation"
     if holder.party == PARTY_PREFECTURE:

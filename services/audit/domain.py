@@ -159,7 +159,7 @@ EVENTS: Mapping[str, type[Message]] = {
 
 
 def decide(state: Governance, command: Command, at: datetime) -> tuple[Event, ...]:
-    """The events that a command causes at an instant: none where it was done before. Raises Problem where it may not."""
+    """The events that a command causes at an instant, none where it was done before. Raises Problem if it may not."""
     if not command.officer.party:
         raise denied("NOT_AN_OFFICER", _NOT_OFFICER, NAMES)
     match command:
@@ -272,9 +272,7 @@ def _lift(state: Governance, command: LiftHold) -> tuple[Event, ...]:
         return ()
     lifted_by = _agent(command.officer)
     return (
-        HoldLifted(
-            hold_id=hold.hold_id, party=command.officer.party, lifted_by=lifted_by, record_id=command.record_id
-        ),
+        HoldLifted(hold_id=hold.hold_id, party=command.officer.party, lifted_by=lifted_by, record_id=command.record_id),
     )
 
 
@@ -290,9 +288,7 @@ def evolve(state: Governance, event: Event) -> Governance:
             known = state.proposals[event.proposal_id]
             justified = (*known.justifications, event.justification)
             approved = replace(known, approved_by=event.party, justifications=justified)
-            return replace(
-                state, months=approved.months, proposals={**state.proposals, event.proposal_id: approved}
-            )
+            return replace(state, months=approved.months, proposals={**state.proposals, event.proposal_id: approved})
         case HoldPlaced():
             start, end = event.period_start.ToDatetime(UTC), event.period_end.ToDatetime(UTC)
             hold = Hold(event.hold_id, start, end, event.reference, event.party)

@@ -19,6 +19,8 @@ from services.audit.entry import parse_record
 _CONTEXT = b"planier-pseudonym/v1\n"
 _BYTES = 10
 NOBODY = "UNKNOWN"
+# How a person's pseudonym begins.
+PSEUDONYMS = ("CITY-", "PREFECTURE-", f"{NOBODY}-")
 HIDDEN = "(masqué)"
 # Filters of a look at the log that may name a person.
 _NAMING_FILTERS = ("issuer", "subject", "clearance_id")
@@ -68,6 +70,11 @@ class Mask:
         self._pseudonyms = pseudonyms
         self._viewer = viewer
         self._unmaskings = [one for one in governance.unmaskings.values() if viewer.at < one.valid_until]
+
+    @property
+    def party(self) -> str:
+        """The viewer's own."""
+        return self._viewer.party
 
     def hides(self, record: AccessRecord) -> bool:
         """Whether the record is of a person whom this viewer sees under a pseudonym."""

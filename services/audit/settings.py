@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import FilePath, StringConstraints
+from pydantic import Field, FilePath, StringConstraints
 
 from services.kernel.config import Address, ServiceSettings
 
@@ -15,3 +15,8 @@ class AuditSettings(ServiceSettings):
     log_key_file: FilePath
     # First line of a checkpoint and name of its key (c2sp.org/tlog-checkpoint): once in use it never changes.
     log_origin: Annotated[str, StringConstraints(pattern=r"^[^\s+]{1,200}$")] = "planier.local/access-log"
+    # 32 random bytes or more: pseudonyms are stable for as long as this file is. Without it, all people of a party
+    # look the same to the other.
+    pseudonym_key_file: FilePath | None = None
+    # Between two turns of the self-check, each of 4,096 records.
+    watch_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0

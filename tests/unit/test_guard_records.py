@@ -40,9 +40,9 @@ def paths(descriptor: Descriptor, prefix: str = "") -> Iterator[str]:
     """Every field of the record, nested ones by their path; what other contracts define counts whole."""
     for field in descriptor.fields:
         yield f"{prefix}{field.name}"
-        own = field.message_type is not None and field.message_type.file is AccessRecord.DESCRIPTOR.file
-        if own and not field.message_type.GetOptions().map_entry:
-            yield from paths(field.message_type, f"{prefix}{field.name}.")
+        kind = field.message_type
+        if kind is not None and kind.file is AccessRecord.DESCRIPTOR.file and not kind.GetOptions().map_entry:
+            yield from paths(kind, f"{prefix}{field.name}.")
 
 
 def is_filled(message: Message, path: str) -> bool:
