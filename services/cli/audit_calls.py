@@ -1,7 +1,7 @@
 """What auditors' commands share: streams of the log, checkpoints that verify, names that may be seen."""
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from planier.access.v1.access_pb2 import GetConventionRequest, ListClearancesRequest
@@ -15,6 +15,7 @@ from planier.audit.v1.audit_pb2 import (
 )
 from planier.audit.v1.audit_pb2_grpc import AuditServiceStub
 from planier.audit.v1.oversight_pb2_grpc import OversightServiceStub
+from planier.common.v1.release_pb2 import ReleaseMark
 
 from services.audit import merkle
 from services.audit.checkpoint import Checkpoint, NoteError, NoteVerifier, parse_checkpoint, split_note
@@ -31,6 +32,14 @@ _REMEMBERED = "checkpoint.txt"
 _NO_NAMES = frozenset({"ACCESS_DENIED"})
 
 
+class Replayed(NamedTuple):
+    """One message of a replay: the pinned size, entries (the first message has none), and the first one's mark."""
+
+    tree_size: int
+    entries: list[ReplayEntry]
+    release: ReleaseMark | None
+
+
 async def replayed(
     profile: Profile,
     wanted: ReplayFilter,
@@ -39,16 +48,17 @@ async def replayed(
     *,
     limit: int = 0,
     deadline: float = STREAM_DEADLINE,
-) -> AsyncIterator[tuple[int, list[ReplayEntry]]]:
-    """(tree size, entries) as they come; the first has none. Each replay is an access, recorded first."""
+) -> AsyncIterator[Replayed]:
+    """The messages of one replay, which is an access itself, recorded before the first of them."""
     signed_in = await session.current(profile, person)
     request = ReplayRequest(consultation=session.consultation("OVERSIGHT", motive), filter=wanted, limit=limit)
     async with channel(profile, "audit") as opened:
         call = AuditServiceStub(opened).Replay(request, timeout=deadline, metadata=signed_in.metadata)
         async for answer in call:
-            if answer.HasField("release"):
+            marked = answer.HasField("release")
+            if marked:
                 Receipts(profile).keep(answer)
-            yield answer.tree_size, list(answer.entries)
+            yield Replayed(answer.tree_size, list(answer.entries), answer.release if marked else None)
 
 
 async def oversee(profile: Profile, method: str, request: Any, person: str) -> Any:

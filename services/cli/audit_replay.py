@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 import typer
-from planier.audit.v1.audit_pb2 import FactSought, ReplayEntry, ReplayFilter
+from planier.audit.v1.audit_pb2 import FactSought, ReplayFilter
 from planier.audit.v1.oversight_pb2 import OwnAccessesRequest
 from planier.audit.v1.record_pb2 import Area
 from planier.common.v1.guard_pb2 import Operation
@@ -21,7 +21,7 @@ from rich.markup import escape
 from services.cli import session
 from services.cli.app import AsOption, JsonOption, MotiveOption, perform
 from services.cli.audit import audit
-from services.cli.audit_calls import STREAM_DEADLINE, names_of, overseen, replayed
+from services.cli.audit_calls import STREAM_DEADLINE, Replayed, names_of, overseen, replayed
 from services.cli.output import console, print_json, print_table
 from services.cli.profile import Profile
 from services.cli.records import COLUMNS, CSV_COLUMNS, Names, cells, csv_line, csv_values, rows
@@ -174,7 +174,7 @@ async def _replay(
     whole = as_json or (form is Form.TABLE and not pace.is_live)
     if form is Form.CSV and not as_json:
         sys.stdout.write(csv_line(CSV_COLUMNS))
-    async for tree_size, entries in pages:
+    async for tree_size, entries, _ in pages:
         size = tree_size
         for row in rows(entries, names):
             if whole:
@@ -238,8 +238,8 @@ async def _mine(request: OwnAccessesRequest, person: str, *, as_json: bool) -> N
     _show(f"{len(found)} records about you", found, profile.zone)
 
 
-async def _collected(pages: AsyncIterator[tuple[int, list[ReplayEntry]]], names: Names) -> list[dict[str, Any]]:
-    return [row async for _, entries in pages for row in rows(entries, names)]
+async def _collected(pages: AsyncIterator[Replayed], names: Names) -> list[dict[str, Any]]:
+    return [row async for page in pages for row in rows(page.entries, names)]
 
 
 def _look(row: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from planier.audit.v1.record_pb2 import (
@@ -24,8 +25,8 @@ START = datetime(2026, 6, 1, 8, tzinfo=UTC)
 POLICE = ("CITY", "Police municipale")
 
 
-def at(moment: datetime, **fields_: object) -> AccessRecord:
-    record = access_record(**fields_)
+def at(moment: datetime, **changes: Any) -> AccessRecord:
+    record = access_record(**changes)
     record.occurred_at.FromDatetime(moment)
     return record
 
