@@ -11,7 +11,7 @@ from services.kernel.bus.broker import BrokerSettings, configuration
 from services.kernel.rpc.tls import TlsFiles
 from services.stack.certificates import issue
 from services.stack.keys import create_keys
-from services.stack.layout import CLIENTS, SERVICES
+from services.stack.layout import CERTIFIED
 
 # The user of deploy/Dockerfile.
 OWNER = 10001
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--broker-store", type=Path, required=True)
     options = parser.parse_args()
     folder: Path = options.folder
-    issue(folder / "pki", ("broker", *SERVICES, *CLIENTS))
+    issue(folder / "pki", CERTIFIED)
     create_keys(folder / "keys")
     pki = folder / "pki"
     settings = BrokerSettings(
