@@ -64,7 +64,7 @@ def witness(layout: Layout, name: str, extra: Mapping[str, str] | None = None) -
     """One party's witness of the access log."""
     folder = layout.home / name
     folder.mkdir(parents=True, exist_ok=True)
-    write_logs(layout)
+    write_logs(layout.logs_file, layout.keys)
     files = _tls(layout, name)
     environment = {
         "LISTEN": layout.address(name),
@@ -95,7 +95,7 @@ def _access(layout: Layout) -> dict[str, str]:
 
 
 def _audit(layout: Layout) -> dict[str, str]:
-    write_witnesses(layout)
+    write_witnesses(layout.witnesses, layout.keys, lambda name: f"https://{layout.address(name)}")
     return {
         "ACCESS_ADDRESS": layout.address("access"),
         "LOG_KEY_FILE": str(layout.keys / "log.pem"),
