@@ -126,6 +126,11 @@ def stream_of(fact_id: str) -> str:
     return f"fact-{fact_id}"
 
 
+def fact_of(stream: str) -> str:
+    """The fact of a stream."""
+    return stream.removeprefix("fact-")
+
+
 def digest_of(salt: bytes, body: bytes) -> bytes:
     """What is kept to tell a retry from another body."""
     return sha256(salt + body).digest()
