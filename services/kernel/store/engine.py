@@ -18,8 +18,8 @@ from services.kernel.errors import unavailable
 BUSY_SECONDS = 30
 _WAL_ATTEMPTS = 200
 _WAL_PAUSE_SECONDS = 0.025
-# Rows and values a statement: SQLite takes 32,766 values, and prepares a statement of this size in 1 ms, once. More rows
-# cost more each, whatever their size.
+# Rows and values a statement: SQLite takes 32,766 values, and prepares a statement of this size in 1 ms, once. With
+# more rows, each costs more.
 _ROWS = 128
 _VALUES = 2_600
 _WRITE = "planier_write"
