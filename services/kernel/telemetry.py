@@ -76,6 +76,9 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "planier.projection.lag": Metric(
             "histogram", "s", "From an event's recording to its being in the read model.", ("projection",), _LAGS
         ),
+        "planier.witness.lag": Metric(
+            "gauge", "s", "How long a head of the access log has been without a witness's cosignature.", ("party",)
+        ),
     }
 )
 

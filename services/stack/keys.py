@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from services.kernel.keys import create_key_pair
+from services.stack.layout import WITNESSES
 
-# What each key signs: internal tokens, the access log, and the deed for either party.
-NAMES = ("token", "log", "city", "prefecture")
+# What each key signs: internal tokens, the access log, the deed for either party, either party's cosignatures.
+NAMES = ("token", "log", "city", "prefecture", *WITNESSES)
 
 
 def create_keys(folder: Path) -> None:

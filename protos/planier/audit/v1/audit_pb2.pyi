@@ -358,7 +358,7 @@ class LogFault(_message.Message):
     index: _builtins.int
     fault: _builtins.str
     """"RECORD_ALTERED", "COLUMN_ALTERED", "LEAF_ALTERED", "NODE_ALTERED", "ROOT_MISMATCH", "SIGNATURE_INVALID",
-    "ENTRY_MISSING".
+    "COSIGNATURE_INVALID", "KEY_INVALID", "ENTRY_MISSING", "ENTRY_REPEATED".
     """
     def __init__(
         self,
@@ -465,12 +465,31 @@ class GetCheckpointResponse(_message.Message):
     TREE_SIZE_FIELD_NUMBER: _builtins.int
     ROOT_HASH_FIELD_NUMBER: _builtins.int
     VERIFIER_KEY_FIELD_NUMBER: _builtins.int
+    NOT_COSIGNED_BY_FIELD_NUMBER: _builtins.int
+    WITNESSED_CHECKPOINT_FIELD_NUMBER: _builtins.int
+    WITNESSES_FIELD_NUMBER: _builtins.int
+    HAND_OVERS_FIELD_NUMBER: _builtins.int
+    OFFERED_CHECKPOINT_FIELD_NUMBER: _builtins.int
     checkpoint: _builtins.str
     """C2SP tlog-checkpoint in a signed note."""
     tree_size: _builtins.int
     root_hash: _builtins.bytes
     verifier_key: _builtins.str
     """C2SP verifier key ("name+hash+key")."""
+    witnessed_checkpoint: _builtins.str
+    """The newest checkpoint that every witness has cosigned; "" where there is none yet."""
+    offered_checkpoint: _builtins.str
+    """The newest checkpoint that every witness with a server has cosigned: the one for a party without to cosign."""
+    @_builtins.property
+    def not_cosigned_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Whose cosignature `checkpoint` does not bear yet, by key name; witnessed where there is none of these."""
+
+    @_builtins.property
+    def witnesses(self) -> _containers.RepeatedCompositeFieldContainer[Global___WitnessStanding]: ...
+    @_builtins.property
+    def hand_overs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Changes of the log's key in order, each a signed note of both keys."""
+
     def __init__(
         self,
         *,
@@ -478,14 +497,171 @@ class GetCheckpointResponse(_message.Message):
         tree_size: _builtins.int = ...,
         root_hash: _builtins.bytes = ...,
         verifier_key: _builtins.str = ...,
+        not_cosigned_by: _abc.Iterable[_builtins.str] | None = ...,
+        witnessed_checkpoint: _builtins.str = ...,
+        witnesses: _abc.Iterable[Global___WitnessStanding] | None = ...,
+        hand_overs: _abc.Iterable[_builtins.str] | None = ...,
+        offered_checkpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "root_hash", b"root_hash", "tree_size", b"tree_size", "verifier_key", b"verifier_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "hand_overs", b"hand_overs", "not_cosigned_by", b"not_cosigned_by", "offered_checkpoint", b"offered_checkpoint", "root_hash", b"root_hash", "tree_size", b"tree_size", "verifier_key", b"verifier_key", "witnessed_checkpoint", b"witnessed_checkpoint", "witnesses", b"witnesses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCheckpointResponse: _TypeAlias = GetCheckpointResponse  # noqa: Y015
+
+@_typing.final
+class WitnessStanding(_message.Message):
+    """How far one witness is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTY_FIELD_NUMBER: _builtins.int
+    VERIFIER_KEY_FIELD_NUMBER: _builtins.int
+    COSIGNED_SIZE_FIELD_NUMBER: _builtins.int
+    BY_FILE_FIELD_NUMBER: _builtins.int
+    party: _builtins.str
+    """"CITY", "PREFECTURE"."""
+    verifier_key: _builtins.str
+    """C2SP verifier key of its cosignatures (type 0x04)."""
+    cosigned_size: _builtins.int
+    """The largest tree that it has cosigned."""
+    by_file: _builtins.bool
+    """It has no server: its cosignatures come as files."""
+    def __init__(
+        self,
+        *,
+        party: _builtins.str = ...,
+        verifier_key: _builtins.str = ...,
+        cosigned_size: _builtins.int = ...,
+        by_file: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_file", b"by_file", "cosigned_size", b"cosigned_size", "party", b"party", "verifier_key", b"verifier_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WitnessStanding: _TypeAlias = WitnessStanding  # noqa: Y015
+
+@_typing.final
+class AddCosignaturesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.str
+    """A checkpoint of this log with the witness's line on it."""
+    def __init__(
+        self,
+        *,
+        checkpoint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddCosignaturesRequest: _TypeAlias = AddCosignaturesRequest  # noqa: Y015
+
+@_typing.final
+class AddCosignaturesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
+    COSIGNED_BY_FIELD_NUMBER: _builtins.int
+    tree_size: _builtins.int
+    @_builtins.property
+    def cosigned_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The witnesses whose cosignatures were kept, by key name."""
+
+    def __init__(
+        self,
+        *,
+        tree_size: _builtins.int = ...,
+        cosigned_by: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cosigned_by", b"cosigned_by", "tree_size", b"tree_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddCosignaturesResponse: _TypeAlias = AddCosignaturesResponse  # noqa: Y015
+
+@_typing.final
+class ProveAccessRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSULTATION_FIELD_NUMBER: _builtins.int
+    RECORD_ID_FIELD_NUMBER: _builtins.int
+    record_id: _builtins.str
+    @_builtins.property
+    def consultation(self) -> _release_pb2.Consultation: ...
+    def __init__(
+        self,
+        *,
+        consultation: _release_pb2.Consultation | None = ...,
+        record_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consultation", b"consultation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consultation", b"consultation", "record_id", b"record_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveAccessRequest: _TypeAlias = ProveAccessRequest  # noqa: Y015
+
+@_typing.final
+class ProveAccessResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    LEAF_HASH_FIELD_NUMBER: _builtins.int
+    NOT_COSIGNED_BY_FIELD_NUMBER: _builtins.int
+    HAND_OVERS_FIELD_NUMBER: _builtins.int
+    ERASED_FIELD_NUMBER: _builtins.int
+    MASKED_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    proof: _builtins.str
+    """C2SP tlog-proof; its extra data are salt and record, from which the entry is computed. Absent from it where the
+    record is erased or of another party's person: then it proves the leaf alone.
+    """
+    leaf_hash: _builtins.bytes
+    erased: _builtins.bool
+    masked: _builtins.bool
+    @_builtins.property
+    def not_cosigned_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Whose cosignature the proof's checkpoint does not bear; witnessed where there is none of these."""
+
+    @_builtins.property
+    def hand_overs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Changes of the log's key in order."""
+
+    @_builtins.property
+    def release(self) -> _release_pb2.ReleaseMark: ...
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        proof: _builtins.str = ...,
+        leaf_hash: _builtins.bytes = ...,
+        not_cosigned_by: _abc.Iterable[_builtins.str] | None = ...,
+        hand_overs: _abc.Iterable[_builtins.str] | None = ...,
+        erased: _builtins.bool = ...,
+        masked: _builtins.bool = ...,
+        release: _release_pb2.ReleaseMark | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "hand_overs", b"hand_overs", "index", b"index", "leaf_hash", b"leaf_hash", "masked", b"masked", "not_cosigned_by", b"not_cosigned_by", "proof", b"proof", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveAccessResponse: _TypeAlias = ProveAccessResponse  # noqa: Y015
 
 @_typing.final
 class GetInclusionProofRequest(_message.Message):
