@@ -27,7 +27,6 @@ _BACKOFF = (0.5, 15.0)
 ANSWER_SECONDS = 3.0
 # From then on a witness that has not signed is an alarm, not a delay.
 PATIENCE_SECONDS = 60.0
-LAG = "planier.witness.lag"
 
 _log = logging.getLogger(__name__)
 
@@ -170,7 +169,7 @@ class Cosigning:
         """Each witness's lag as a metric; beyond all patience as an alarm, once, and once when it is over."""
         for standing in self._standings:
             lag = 0.0 if standing.waiting_since is None else now - standing.waiting_since
-            self._telemetry.state(LAG, lag, party=standing.witness.party)
+            self._telemetry.state("planier.witness.lag", lag, party=standing.witness.party)
             if lag > PATIENCE_SECONDS and not standing.alarmed:
                 standing.alarmed = True
                 _log.error("a witness lags: heads stay without its cosignature", extra=_named(standing, f"{lag:.0f} s"))

@@ -71,6 +71,7 @@ class SignedHead:
     note: str
 
 
+Row = tuple[Any, ...]
 Known = dict[str, tuple[int, bytes, bytes | None, bytes | None]]
 
 
@@ -160,7 +161,7 @@ class AccessLog:
         self, items: Sequence[tuple[str, bytes]], parsed: Sequence[AccessRecord | None], ids: Sequence[str]
     ) -> list[Appended]:
         with exclusive(self.engine) as connection:
-            ((epoch,),) = _rows(connection, _EPOCH)
+            ((epoch,),) = rows(connection, _EPOCH)
             if epoch != self._epoch:
                 raise LogFenced("another process has opened the log since")
             frontier = self._current_frontier(connection)
@@ -319,7 +320,7 @@ def leaf_of(salt: bytes, record: bytes) -> bytes:
 
 
 def _size(connection: Connection) -> int:
-    ((last,),) = _rows(connection, _SIZE)
+    ((last,),) = rows(connection, _SIZE)
     return 0 if last is None else int(last) + 1
 
 
@@ -348,13 +349,13 @@ def _nodes(connection: Connection, wanted: Sequence[merkle.Node]) -> Mapping[mer
 def _known(connection: Connection, ids: Sequence[str]) -> Known:
     """Which of these records the log holds already."""
     if connection.dialect.name == "sqlite":
-        rows = _rows(connection, _KNOWN_SQLITE, (json.dumps(ids),))
+        found = rows(connection, _KNOWN_SQLITE, (json.dumps(ids),))
     else:
-        rows = _rows(connection, _KNOWN_POSTGRESQL, (list(ids),))
-    return {row[0]: (row[1], row[2], row[3], row[4]) for row in rows}
+        found = rows(connection, _KNOWN_POSTGRESQL, (list(ids),))
+    return {row[0]: (row[1], row[2], row[3], row[4]) for row in found}
 
 
-def _rows(connection: Connection, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def rows(connection: Connection, sql: str, values: tuple[Any, ...] = ()) -> list[Row]:
     """The rows of one statement, its values marked `?`."""
     cursor = _run(connection, sql, values)
     try:

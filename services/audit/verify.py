@@ -5,6 +5,8 @@ cosignature; and the filter columns from the record. One flipped bit in any of t
 record that says so, is not.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,13 +73,20 @@ def verify_database(url: str, public_key: Ed25519PublicKey) -> VerifyReport:
     Raises:
         FileNotFoundError: the SQLite database does not exist; looking must not make it.
     """
+    with reading(url) as connection:
+        return verify_log(connection, public_key)
+
+
+@contextmanager
+def reading(url: str) -> Iterator[Connection]:
+    """A read transaction over a log's database that nobody serves; FileNotFoundError where there is no such file."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
         raise FileNotFoundError("no such database")
     engine = open_engine(url)
     try:
         with snapshot(engine) as connection:
-            return verify_log(connection, public_key)
+            yield connection
     finally:
         engine.dispose()
 

@@ -1,5 +1,6 @@
 """`planier audit receipt` and its like: what leaves the log to be verified, or cosigned, by others."""
 
+import asyncio
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from planier.audit.v1.audit_pb2_grpc import AuditServiceStub
 
 from services.audit.checkpoint import parse_checkpoint
 from services.audit.copy import CHECKPOINT, WITNESSED, Copied, CopyRefused, copy_log
+from services.audit.folding import fold_database
 from services.audit.note import NoteVerifier, split_note
 from services.audit.witness.protocol import AddCheckpoint
 from services.cli import session
@@ -88,6 +90,16 @@ def tiles(
 ) -> None:
     """Copy the log's checkpoint, tiles and entries (hashes only), and check that they extend the copy before."""
     perform(_tiles(folder, CHECKPOINT if newest else WITNESSED, as_json=as_json), as_json=as_json)
+
+
+@audit.command()
+def fold(
+    database: Annotated[str, typer.Argument(help="A copy of the log's database, as an SQLAlchemy URL.")],
+    key: Annotated[Path | None, typer.Option(help="The log's public key, PEM.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Replay a copy, record by record, to the root of its newest signed head: the quick check; verify names faults."""
+    perform(_fold(database, key, as_json=as_json), as_json=as_json)
 
 
 async def _receipt(record: str, motive: str, person: str, out: Path | None, *, as_json: bool) -> None:
@@ -176,6 +188,21 @@ async def copied_tiles(profile: Profile, folder: Path, source: str) -> Copied:
             raise precondition("COPY_REFUSED", str(refused)) from refused
         except httpx.HTTPError as lost:
             raise _unserved(lost) from lost
+
+
+async def _fold(database: str, key: Path | None, *, as_json: bool) -> None:
+    try:
+        public_key = read_public_key(key or Profile.load().log_key)
+        found = await asyncio.to_thread(fold_database, database, public_key)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from None
+    if as_json:
+        print_json({"sound": found.sound, "tree_size": found.size, "root_hash": found.root.hex()})
+    else:
+        word = "[green]sound[/green]" if found.sound else "[red]NOT SOUND[/red]"
+        console.print(f"{word}: {found.size} records, root {found.root.hex()}")
+    if not found.sound:
+        raise SystemExit(1)
 
 
 def _unserved(lost: httpx.HTTPError) -> Problem:

@@ -23,6 +23,7 @@ from services.audit.witness.protocol import MAX_BODY, AddCheckpoint
 from services.audit.witness.state import WitnessState
 from services.kernel.clock import SystemClock
 from services.kernel.https import HttpsServer, client_context
+from services.kernel.keys import create_key_pair, read_private_key
 from tests.fixtures.audit import KEY, ORIGIN
 from tests.fixtures.rpc import certificates
 
@@ -264,3 +265,30 @@ def test_a_witness_keeps_no_more_evidence_than_it_says(tmp_path: Path, monkeypat
         assert witness.add_checkpoint(AddCheckpoint(5, (), head(5, FORKED)).body()).status == 422
     assert len(state.evidence()) == 3
     state.close()
+
+
+def test_a_party_without_a_server_cosigns_by_file(tmp_path: Path) -> None:
+    """The same rules and state as with one; what it signs is what the log takes; what does not follow is said."""
+    key = tmp_path / "witness.pem"
+    create_key_pair(key, tmp_path / "witness.pub")
+    (tmp_path / "logs").write_text(f"# the log\n\n{NoteVerifier(ORIGIN, KEY.public_key()).text()}\n")
+    root = Path(__file__).resolve().parents[2]
+
+    def signed(asked: AddCheckpoint) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "request").write_bytes(asked.body())
+        command = [
+            sys.executable, "-m", "services.audit.witness.by_file", str(tmp_path / "request"), "--name", NAME,
+            "--key", str(key), "--logs", str(tmp_path / "logs"), "--state", f"sqlite:///{tmp_path / 'witness.db'}",
+        ]  # fmt: skip
+        return subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+
+    first = signed(request(0, 5))
+    assert first.returncode == 0, first.stderr
+    cosigner = Cosigner(NAME, read_private_key(key).public_key())
+    assert cosigner.open(first.stdout)[0].name == NAME
+    assert NoteVerifier(ORIGIN, KEY.public_key()).open(first.stdout) == split_note(head(5))[0]
+    late = signed(request(0, 17))
+    assert (late.returncode, late.stdout) == (1, "")
+    assert "up to 5" in late.stderr
+    assert signed(request(5, 17, FORKED)).returncode == 1
+    assert signed(request(5, 17)).returncode == 0
