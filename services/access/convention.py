@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from planier.access.v1.events_pb2 import PARTY_PREFECTURE, ROLE_PREFECTURE_VALIDATOR, Party, Role
@@ -13,6 +14,9 @@ from planier.common.v1.release_pb2 import Purpose
 
 from services.access.deed import FACT_PURPOSES
 from services.access.term import Term
+
+if TYPE_CHECKING:
+    from services.access.list_state import Listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,8 @@ class State:
 
     convention: Convention | None = None
     clearances: Mapping[str, Clearance] = field(default_factory=dict)
+    # The Préfecture's nominative list; None before its first event.
+    listing: "Listing | None" = None
 
 
 def office_of(state: State, identity: Identity, at: datetime) -> Office | None:

@@ -13,6 +13,7 @@ from planier.common.v1.release_pb2 import PURPOSE_ADMINISTRATION, PURPOSE_OVERSI
 from services.access.convention import Convention, Identity, Instrument, State
 from services.access.deed import CONVENTION, FACT_PURPOSES
 from services.access.holders import STRANGER, Holder, holders_of, purpose_names
+from services.access.list_state import ListStanding
 from services.access.policy import DEFAULT_DENY, Policy, Ruling, entity
 from services.kernel.clock import microseconds
 from services.kernel.instants import is_instant
@@ -24,11 +25,20 @@ _SYSTEM = {
     "bindings": ("Bindings", (PURPOSE_ADMINISTRATION,)),
     "convention": ("Convention", (PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT)),
     "access-log": ("AccessLog", (PURPOSE_OVERSIGHT,)),
+    "nominative-list": ("NominativeList", (PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT)),
+    "listed-persons": ("ListedPersons", (PURPOSE_ADMINISTRATION,)),
 }
 _NO_CONVENTION = "Aucune convention n'est en vigueur."
 _NO_INSTANT = "La demande ne dit pas à quel instant elle est faite."
 _UNKNOWN_SOURCES = "Aucun texte en vigueur ne régit ces sources."
 _PARTLY_COVERED = "Votre habilitation ne couvre pas toutes les sources demandées."
+_OWN_CLAUSE = {"facts": "art6.habilitation", "bindings": "art7.validation", "listed-persons": "art7.validation"}
+_LIST_WORDS = {
+    ListStanding.SUSPENDED.name: "personne suspendue",
+    ListStanding.REFUSED.name: "personne refusée",
+    ListStanding.LEFT.name: "personne sortie de la liste",
+    ListStanding.UNLISTED.name: "personne absente de la liste",
+}
 # Distinct requests remembered in one state; beyond, all are forgotten at once.
 _MEMORY = 20_000
 
@@ -192,6 +202,8 @@ def _boundaries(state: State) -> list[datetime]:
         return []
     found = {state.convention.term.starts, state.convention.term.ends}
     found.update(office.since for office in state.convention.offices)
+    if state.listing is not None and state.listing.current is not None:
+        found.add(state.listing.current.expires_at)
     for clearance in state.clearances.values():
         if clearance.identity is not None:
             found.update((clearance.valid_from, clearance.valid_until))
@@ -204,9 +216,13 @@ def _resting_on(item: CheckItem, instrument_id: str, holder: Holder) -> list[str
     clauses = {"art9.term"} if bounded_by_term else set()
     if item.resource == "declarations":
         return sorted(clauses | {"art4.secure_entry"})
-    own = {"facts": "art6.habilitation", "bindings": "art7.validation"}.get(item.resource, "house.office")
+    own = _OWN_CLAUSE.get(item.resource, "house.office")
     if item.resource == "clearances" and item.operation == OPERATION_GOVERN:
         own = "art6.habilitation"
+    if item.resource == "nominative-list" and item.operation == OPERATION_GOVERN:
+        own = "art7.list"
+    if holder.party == PARTY_PREFECTURE and holder.basis == "CLEARANCE":
+        clauses |= {"art7.list", "art7.validation"}
     if holder.party == PARTY_PREFECTURE:
         clauses.add("art7.consultation")
     return sorted(clauses | {own, "art6.purpose", "art6.secure_access"})
@@ -229,6 +245,10 @@ def _standing(holder: Holder, moment: datetime) -> str:
         return "habilitation retirée"
     if moment < holder.valid_from:
         return "titre pas encore en vigueur"
+    if holder.list_standing not in ("", ListStanding.LISTED.name):
+        return f"liste nominative : {_LIST_WORDS[holder.list_standing]}"
+    if holder.list_standing and (holder.listed_in != holder.list_version or moment >= holder.list_until):
+        return "liste nominative non vérifiée ou échue"
     return "titre échu" if moment >= holder.valid_until else "titre en vigueur"
 
 

@@ -33,6 +33,7 @@ from planier.access.v1.events_pb2 import (
 from planier.common.v1.release_pb2 import PURPOSE_OVERSIGHT, Purpose
 
 from services.access import deed as deeds
+from services.access import list_state, nominative_list
 from services.access.convention import (
     Clearance,
     Convention,
@@ -50,8 +51,10 @@ from services.access.convention import (
     person_of,
     sees,
 )
+from services.access.list_state import ListEvent
 from services.access.names import fold as fold_name
 from services.access.names import may_be_same_person, same_person
+from services.access.nominative_list import ListCommand
 from services.access.term import convention_term, years_after
 from services.kernel.errors import Violation, conflict, denied, invalid, not_found, precondition
 
@@ -122,16 +125,22 @@ class ConfirmBinding:
     record_id: str
 
 
-Command = SignConvention | GrantClearance | RevokeClearance | ProposeBinding | ConfirmBinding
-Event = ConventionSigned | ClearanceGranted | ClearanceRevoked | BindingProposed | BindingConfirmed
-EVENTS: Mapping[str, type[Message]] = {
-    kind.DESCRIPTOR.full_name: kind
-    for kind in (ConventionSigned, ClearanceGranted, ClearanceRevoked, BindingProposed, BindingConfirmed)
-}
+Command = SignConvention | GrantClearance | RevokeClearance | ProposeBinding | ConfirmBinding | ListCommand
+Event = ConventionSigned | ClearanceGranted | ClearanceRevoked | BindingProposed | BindingConfirmed | ListEvent
+_OWN: tuple[type[Message], ...] = (
+    ConventionSigned,
+    ClearanceGranted,
+    ClearanceRevoked,
+    BindingProposed,
+    BindingConfirmed,
+)
+EVENTS: Mapping[str, type[Message]] = {**{kind.DESCRIPTOR.full_name: kind for kind in _OWN}, **list_state.EVENTS}
 
 
 def stream_of(event: Event) -> str:
     """The stream that an event belongs to."""
+    if isinstance(event, ListEvent):
+        return list_state.STREAM
     return "convention" if isinstance(event, ConventionSigned) else f"clearance-{event.clearance_id}"
 
 
@@ -148,6 +157,8 @@ def decide(state: State, command: Command, at: datetime) -> tuple[Event, ...]:
             return _propose(state, command, at)
         case ConfirmBinding():
             return _confirm(state, command, at)
+        case _:
+            return nominative_list.decide(state, command, at)
 
 
 def _sign(state: State, command: SignConvention) -> tuple[Event, ...]:
@@ -187,6 +198,8 @@ def _grant(state: State, command: GrantClearance, at: datetime) -> tuple[Event, 
     violations = [*_grant_violations(convention, command), *_period_violations(convention, command, at)]
     if violations:
         raise invalid("CLEARANCE_INVALID", "the clearance is not well formed", *violations, clause="art6.habilitation")
+    if command.party == PARTY_PREFECTURE:
+        nominative_list.require_listed(state, command.person, at)
     event = ClearanceGranted(
         clearance_id=command.clearance_id,
         person=person_message(command.person),
@@ -298,7 +311,9 @@ def _clearance(state: State, clearance_id: str, visible_to: Office | None = None
 
 
 def evolve(state: State, event: Event, recorded_at: datetime) -> State:
-    """The state after an event. Every event that `decide` gives can be evolved; nothing is judged again here."""
+    """The state after an event. Every event that `decide` gives can be evolved; only the list is judged again."""
+    if isinstance(event, ListEvent):
+        return replace(state, listing=list_state.evolve(state, event))
     if isinstance(event, ConventionSigned):
         return replace(state, convention=_founded(event, recorded_at))
     clearances = dict(state.clearances)

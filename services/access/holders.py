@@ -1,14 +1,15 @@
 """Who may hold a right, as the policy sees them: one Holder per clearance, office or declaring system."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from planier.access.v1.events_pb2 import Party, Role
+from planier.access.v1.events_pb2 import PARTY_PREFECTURE, Party, Role
 from planier.common.v1.release_pb2 import Purpose
 
 from services.access.convention import Clearance, Convention, Declarant, Identity, Office, State
 from services.access.deed import PARTY_OF_INSTRUMENT
+from services.access.list_state import Listing, ListStanding, listing_of
 from services.access.policy import entity
 from services.kernel.clock import microseconds
 
@@ -32,6 +33,11 @@ class Holder:
     revoked: bool = False
     valid_from: datetime = _DAWN
     valid_until: datetime = _FOREVER
+    # Of the Préfecture's people: what its list says of them, in which version; the newest version and its expiry.
+    list_standing: str = ""
+    listed_in: int = 0
+    list_version: int = 0
+    list_until: datetime = _DAWN
 
     def entity(self) -> dict[str, object]:
         """The Cedar entity."""
@@ -48,6 +54,10 @@ class Holder:
                 "revoked": self.revoked,
                 "valid_from": microseconds(self.valid_from),
                 "valid_until": microseconds(self.valid_until),
+                "list_standing": self.list_standing,
+                "listed_in": self.listed_in,
+                "list_version": self.list_version,
+                "list_until": microseconds(self.list_until),
             },
         )
 
@@ -79,6 +89,21 @@ def of_clearance(clearance: Clearance, convention: Convention) -> Holder:
         revoked=clearance.revoked,
         valid_from=clearance.valid_from,
         valid_until=clearance.valid_until,
+    )
+
+
+def listed(holder: Holder, clearance: Clearance, listing: Listing) -> Holder:
+    """The holder with what the Préfecture's list says of its person; the City's people are on no list."""
+    if clearance.party != PARTY_PREFECTURE:
+        return holder
+    standing, current = listing.standing_of(clearance), listing.current
+    named = current is not None and standing in (ListStanding.LISTED, ListStanding.SUSPENDED)
+    return replace(
+        holder,
+        list_standing=standing.name,
+        listed_in=current.number if current is not None and named else 0,
+        list_version=listing.highest,
+        list_until=current.expires_at if current is not None else _DAWN,
     )
 
 
@@ -127,7 +152,7 @@ def holders_of(state: State) -> Holders:
         found[office.identity] = (*found.get(office.identity, ()), of_office(office, number))
     for clearance in state.clearances.values():
         if clearance.identity is not None:
-            holder = of_clearance(clearance, state.convention)
+            holder = listed(of_clearance(clearance, state.convention), clearance, listing_of(state))
             found[clearance.identity] = (*found.get(clearance.identity, ()), holder)
     declarants = {d.certificate_identity: of_declarant(d, state.convention) for d in state.convention.declarants}
     return Holders(found, declarants)

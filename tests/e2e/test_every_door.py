@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from planier.access.v1 import access_pb2, events_pb2
+from planier.access.v1 import access_pb2, events_pb2, list_pb2
 from planier.analytics.v1 import analytics_pb2
 from planier.audit.v1 import audit_pb2
 from planier.common.v1 import event_pb2, fact_pb2, guard_pb2, release_pb2
@@ -81,6 +81,16 @@ REQUESTS: Mapping[str, Message] = {
             access_pb2.CheckItem(check_id="1", subject=access_pb2.Subject(), decision_time=Timestamp(seconds=1)),
         ]
     ),
+    "AdoptListKeys": list_pb2.AdoptListKeysRequest(keys=b"x", signature=b"x" * 64),
+    "SubmitList": list_pb2.SubmitListRequest(consultation=LOOK, proposal_id=CLEARANCE, expires_at=Timestamp(seconds=1)),
+    "ProposeListChange": list_pb2.ProposeListChangeRequest(consultation=LOOK, proposal_id=CLEARANCE),
+    "ValidateList": list_pb2.ValidateListRequest(consultation=LOOK, proposal_id=CLEARANCE, list_hash=b"x" * 32),
+    "RefuseList": list_pb2.RefuseListRequest(consultation=LOOK, proposal_id=CLEARANCE, reason="essai"),
+    "WithdrawList": list_pb2.WithdrawListRequest(consultation=LOOK, proposal_id=CLEARANCE),
+    "RefuseListedPerson": list_pb2.RefuseListedPersonRequest(consultation=LOOK, entry_id=CLEARANCE, reason="essai"),
+    "SuspendListedPerson": list_pb2.SuspendListedPersonRequest(consultation=LOOK, entry_id=CLEARANCE, reason="essai"),
+    "ResumeListedPerson": list_pb2.ResumeListedPersonRequest(consultation=LOOK, entry_id=CLEARANCE),
+    "GetList": list_pb2.GetListRequest(consultation=LOOK),
     "ReadEvents": event_pb2.ReadEventsRequest(),
     "QueryMap": analytics_pb2.QueryMapRequest(
         consultation=LOOK, box=analytics_pb2.BoundingBox(west=5, south=43, east=6, north=44), period=PERIOD

@@ -20,6 +20,10 @@ HOLDER: dict[str, object] = {
     "revoked": False,
     "valid_from": 0,
     "valid_until": 100,
+    "list_standing": "",
+    "listed_in": 0,
+    "list_version": 0,
+    "list_until": 0,
 }
 FACTS: dict[str, object] = {
     "instrument": "city-rules",

@@ -16,6 +16,7 @@ from planier.common.v1.release_pb2 import PURPOSE_OVERSIGHT, PURPOSE_SITUATION, 
 from services.access.convention import Identity, Person, State
 from services.access.decisions import Decider
 from services.access.domain import ProposeBinding
+from services.access.nominative_list import RefuseListedPerson, SuspendListedPerson
 from services.access.policy import Policy
 from tests.fixtures import access
 
@@ -51,12 +52,23 @@ def people() -> State:
     clear("second-dga", "Vasseur")
     late: dict[str, Any] = {"valid_from": LATE, "valid_until": LATE + timedelta(days=365), "at": LATE}
     clear("late-user", "Estève", **late)
+    long: dict[str, Any] = {"expires_at": LATE + timedelta(days=300)}
     prefecture: dict[str, Any] = {
         "party": PARTY_PREFECTURE,
         "role": ROLE_PREFECTURE_USER,
         "confirmer": access.VALIDATOR,
     }
+    names = {"late-prefecture-user": "Fabre", "suspended-person": "Hardy", "refused-person": "Icard", "left": "Jaume"}
+    entries = {who: access.listed_person(Person("Camille", name, "Service")) for who, name in names.items()}
+    everybody = (access.listed_person(access.PREFECTURE_PERSON), *entries.values())
+    state = access.listed(state, *everybody)
+    for who in ("suspended-person", "refused-person", "left"):
+        clear(who, names[who], **prefecture)
+    state = access.listed(state, *(entry for entry in everybody if entry != entries["left"]), at=LATE, **long)
     clear("late-prefecture-user", "Fabre", **prefecture, **late)
+    suspended, refused = entries["suspended-person"].entry_id, entries["refused-person"].entry_id
+    state = access.applied(state, SuspendListedPerson(access.DGA, suspended, "en attente", "record"))
+    state = access.applied(state, RefuseListedPerson(access.DGA, refused, "hors périmètre", "record"))
     pending = access.grant_command(person=Person("Camille", "Giraud", "Service"))
     proposal = ProposeBinding(Identity(access.ISSUER, "proposed-user"), "Camille", "Giraud", "record")
     return access.applied(access.applied(state, pending), proposal)

@@ -6,6 +6,7 @@ The convention, executed: who may do what, under which clause."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from planier.access.v1 import access_pb2 as _access_pb2
+from planier.access.v1 import list_pb2 as _list_pb2
 from planier.common.v1 import event_pb2 as _event_pb2
 import abc as _abc_1
 
@@ -30,6 +31,24 @@ class AccessServiceStub:
     ConfirmBinding: _aio.UnaryUnaryMultiCallable[_access_pb2.ConfirmBindingRequest, _access_pb2.ConfirmBindingResponse]
     """City staff by the DGA, the Préfecture's staff by its validator."""
     ListClearances: _aio.UnaryUnaryMultiCallable[_access_pb2.ListClearancesRequest, _access_pb2.ListClearancesResponse]
+    AdoptListKeys: _aio.UnaryUnaryMultiCallable[_list_pb2.AdoptListKeysRequest, _list_pb2.AdoptListKeysResponse]
+    """The Préfecture's own keys for its lists, signed by its key of the deed; its next versions are signed by them."""
+    SubmitList: _aio.UnaryUnaryMultiCallable[_list_pb2.SubmitListRequest, _list_pb2.SubmitListResponse]
+    """The Préfecture's nominative list, whole (art7.list); without effect until validated."""
+    ProposeListChange: _aio.UnaryUnaryMultiCallable[_list_pb2.ProposeListChangeRequest, _list_pb2.ProposeListChangeResponse]
+    """Additions, changes and removals to the version in force (art7.validation); without effect until validated."""
+    ValidateList: _aio.UnaryUnaryMultiCallable[_list_pb2.ValidateListRequest, _list_pb2.ValidateListResponse]
+    """By a validator of the Préfecture other than the proposer; in force once this answers."""
+    RefuseList: _aio.UnaryUnaryMultiCallable[_list_pb2.RefuseListRequest, _list_pb2.RefuseListResponse]
+    WithdrawList: _aio.UnaryUnaryMultiCallable[_list_pb2.WithdrawListRequest, _list_pb2.WithdrawListResponse]
+    """By the proposer."""
+    RefuseListedPerson: _aio.UnaryUnaryMultiCallable[_list_pb2.RefuseListedPersonRequest, _list_pb2.RefuseListedPersonResponse]
+    """By the granting authority, with a reason that the Préfecture reads."""
+    SuspendListedPerson: _aio.UnaryUnaryMultiCallable[_list_pb2.SuspendListedPersonRequest, _list_pb2.SuspendListedPersonResponse]
+    """By either party, alone: once this answers, no check anywhere permits under the person's clearances."""
+    ResumeListedPerson: _aio.UnaryUnaryMultiCallable[_list_pb2.ResumeListedPersonRequest, _list_pb2.ResumeListedPersonResponse]
+    """By the party that suspended."""
+    GetList: _aio.UnaryUnaryMultiCallable[_list_pb2.GetListRequest, _list_pb2.GetListResponse]
     Check: _aio.UnaryUnaryMultiCallable[_access_pb2.CheckRequest, _access_pb2.CheckResponse]
     """Decides a batch of requests, linearised at the store's head."""
     ReadEvents: _aio.UnaryStreamMultiCallable[_event_pb2.ReadEventsRequest, _event_pb2.ReadEventsResponse]
@@ -103,6 +122,84 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _access_pb2.ListClearancesRequest,
         context: _aio.ServicerContext[_access_pb2.ListClearancesRequest, _abc.Awaitable[_access_pb2.ListClearancesResponse]],
     ) -> _abc.Awaitable[_access_pb2.ListClearancesResponse]: ...
+
+    @_abc_1.abstractmethod
+    def AdoptListKeys(
+        self,
+        request: _list_pb2.AdoptListKeysRequest,
+        context: _aio.ServicerContext[_list_pb2.AdoptListKeysRequest, _abc.Awaitable[_list_pb2.AdoptListKeysResponse]],
+    ) -> _abc.Awaitable[_list_pb2.AdoptListKeysResponse]:
+        """The Préfecture's own keys for its lists, signed by its key of the deed; its next versions are signed by them."""
+
+    @_abc_1.abstractmethod
+    def SubmitList(
+        self,
+        request: _list_pb2.SubmitListRequest,
+        context: _aio.ServicerContext[_list_pb2.SubmitListRequest, _abc.Awaitable[_list_pb2.SubmitListResponse]],
+    ) -> _abc.Awaitable[_list_pb2.SubmitListResponse]:
+        """The Préfecture's nominative list, whole (art7.list); without effect until validated."""
+
+    @_abc_1.abstractmethod
+    def ProposeListChange(
+        self,
+        request: _list_pb2.ProposeListChangeRequest,
+        context: _aio.ServicerContext[_list_pb2.ProposeListChangeRequest, _abc.Awaitable[_list_pb2.ProposeListChangeResponse]],
+    ) -> _abc.Awaitable[_list_pb2.ProposeListChangeResponse]:
+        """Additions, changes and removals to the version in force (art7.validation); without effect until validated."""
+
+    @_abc_1.abstractmethod
+    def ValidateList(
+        self,
+        request: _list_pb2.ValidateListRequest,
+        context: _aio.ServicerContext[_list_pb2.ValidateListRequest, _abc.Awaitable[_list_pb2.ValidateListResponse]],
+    ) -> _abc.Awaitable[_list_pb2.ValidateListResponse]:
+        """By a validator of the Préfecture other than the proposer; in force once this answers."""
+
+    @_abc_1.abstractmethod
+    def RefuseList(
+        self,
+        request: _list_pb2.RefuseListRequest,
+        context: _aio.ServicerContext[_list_pb2.RefuseListRequest, _abc.Awaitable[_list_pb2.RefuseListResponse]],
+    ) -> _abc.Awaitable[_list_pb2.RefuseListResponse]: ...
+
+    @_abc_1.abstractmethod
+    def WithdrawList(
+        self,
+        request: _list_pb2.WithdrawListRequest,
+        context: _aio.ServicerContext[_list_pb2.WithdrawListRequest, _abc.Awaitable[_list_pb2.WithdrawListResponse]],
+    ) -> _abc.Awaitable[_list_pb2.WithdrawListResponse]:
+        """By the proposer."""
+
+    @_abc_1.abstractmethod
+    def RefuseListedPerson(
+        self,
+        request: _list_pb2.RefuseListedPersonRequest,
+        context: _aio.ServicerContext[_list_pb2.RefuseListedPersonRequest, _abc.Awaitable[_list_pb2.RefuseListedPersonResponse]],
+    ) -> _abc.Awaitable[_list_pb2.RefuseListedPersonResponse]:
+        """By the granting authority, with a reason that the Préfecture reads."""
+
+    @_abc_1.abstractmethod
+    def SuspendListedPerson(
+        self,
+        request: _list_pb2.SuspendListedPersonRequest,
+        context: _aio.ServicerContext[_list_pb2.SuspendListedPersonRequest, _abc.Awaitable[_list_pb2.SuspendListedPersonResponse]],
+    ) -> _abc.Awaitable[_list_pb2.SuspendListedPersonResponse]:
+        """By either party, alone: once this answers, no check anywhere permits under the person's clearances."""
+
+    @_abc_1.abstractmethod
+    def ResumeListedPerson(
+        self,
+        request: _list_pb2.ResumeListedPersonRequest,
+        context: _aio.ServicerContext[_list_pb2.ResumeListedPersonRequest, _abc.Awaitable[_list_pb2.ResumeListedPersonResponse]],
+    ) -> _abc.Awaitable[_list_pb2.ResumeListedPersonResponse]:
+        """By the party that suspended."""
+
+    @_abc_1.abstractmethod
+    def GetList(
+        self,
+        request: _list_pb2.GetListRequest,
+        context: _aio.ServicerContext[_list_pb2.GetListRequest, _abc.Awaitable[_list_pb2.GetListResponse]],
+    ) -> _abc.Awaitable[_list_pb2.GetListResponse]: ...
 
     @_abc_1.abstractmethod
     def Check(
