@@ -16,6 +16,7 @@ from services.access.deed import FACT_PURPOSES
 from services.access.term import Term
 
 if TYPE_CHECKING:
+    from services.access.engagements import Engagement
     from services.access.list_state import Listing
 
 
@@ -139,6 +140,8 @@ class State:
     clearances: Mapping[str, Clearance] = field(default_factory=dict)
     # The Préfecture's nominative list; None before its first event.
     listing: "Listing | None" = None
+    # Providers' engagements, by id.
+    engagements: "Mapping[str, Engagement]" = field(default_factory=dict)
 
 
 def office_of(state: State, identity: Identity, at: datetime) -> Office | None:

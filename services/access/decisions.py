@@ -27,6 +27,7 @@ _SYSTEM = {
     "access-log": ("AccessLog", (PURPOSE_OVERSIGHT,)),
     "nominative-list": ("NominativeList", (PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT)),
     "listed-persons": ("ListedPersons", (PURPOSE_ADMINISTRATION,)),
+    "engagements": ("Engagements", (PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT)),
 }
 _NO_CONVENTION = "Aucune convention n'est en vigueur."
 _NO_INSTANT = "La demande ne dit pas à quel instant elle est faite."
@@ -221,6 +222,8 @@ def _resting_on(item: CheckItem, instrument_id: str, holder: Holder) -> list[str
         own = "art6.habilitation"
     if item.resource == "nominative-list" and item.operation == OPERATION_GOVERN:
         own = "art7.list"
+    if item.resource == "engagements" and item.operation == OPERATION_GOVERN:
+        own = "art8.provider"
     if holder.party == PARTY_PREFECTURE and holder.basis == "CLEARANCE":
         clauses |= {"art7.list", "art7.validation"}
     if holder.party == PARTY_PREFECTURE:

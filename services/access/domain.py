@@ -33,7 +33,7 @@ from planier.access.v1.events_pb2 import (
 from planier.common.v1.release_pb2 import PURPOSE_OVERSIGHT, Purpose
 
 from services.access import deed as deeds
-from services.access import list_state, nominative_list
+from services.access import engagements, list_state, nominative_list
 from services.access.convention import (
     Clearance,
     Convention,
@@ -51,6 +51,7 @@ from services.access.convention import (
     person_of,
     sees,
 )
+from services.access.engagements import EngagementCommand, EngagementEvent
 from services.access.list_state import ListEvent
 from services.access.names import fold as fold_name
 from services.access.names import may_be_same_person, same_person
@@ -125,8 +126,24 @@ class ConfirmBinding:
     record_id: str
 
 
-Command = SignConvention | GrantClearance | RevokeClearance | ProposeBinding | ConfirmBinding | ListCommand
-Event = ConventionSigned | ClearanceGranted | ClearanceRevoked | BindingProposed | BindingConfirmed | ListEvent
+Command = (
+    SignConvention
+    | GrantClearance
+    | RevokeClearance
+    | ProposeBinding
+    | ConfirmBinding
+    | ListCommand
+    | EngagementCommand
+)
+Event = (
+    ConventionSigned
+    | ClearanceGranted
+    | ClearanceRevoked
+    | BindingProposed
+    | BindingConfirmed
+    | ListEvent
+    | EngagementEvent
+)
 _OWN: tuple[type[Message], ...] = (
     ConventionSigned,
     ClearanceGranted,
@@ -134,18 +151,36 @@ _OWN: tuple[type[Message], ...] = (
     BindingProposed,
     BindingConfirmed,
 )
-EVENTS: Mapping[str, type[Message]] = {**{kind.DESCRIPTOR.full_name: kind for kind in _OWN}, **list_state.EVENTS}
+EVENTS: Mapping[str, type[Message]] = {
+    **{kind.DESCRIPTOR.full_name: kind for kind in _OWN},
+    **list_state.EVENTS,
+    **engagements.EVENTS,
+}
 
 
 def stream_of(event: Event) -> str:
     """The stream that an event belongs to."""
     if isinstance(event, ListEvent):
         return list_state.STREAM
+    if isinstance(event, EngagementEvent):
+        return engagements.stream_of(event)
     return "convention" if isinstance(event, ConventionSigned) else f"clearance-{event.clearance_id}"
 
 
 def decide(state: State, command: Command, at: datetime) -> tuple[Event, ...]:
     """The events that a command causes at an instant: none where nothing changes. Raises Problem where it may not."""
+    if isinstance(command, ListCommand):
+        return nominative_list.decide(state, command, at)
+    if isinstance(command, EngagementCommand):
+        return engagements.decide(state, command, at)
+    return _decide(state, command, at)
+
+
+def _decide(
+    state: State,
+    command: SignConvention | GrantClearance | RevokeClearance | ProposeBinding | ConfirmBinding,
+    at: datetime,
+) -> tuple[Event, ...]:
     match command:
         case SignConvention():
             return _sign(state, command)
@@ -157,8 +192,6 @@ def decide(state: State, command: Command, at: datetime) -> tuple[Event, ...]:
             return _propose(state, command, at)
         case ConfirmBinding():
             return _confirm(state, command, at)
-        case _:
-            return nominative_list.decide(state, command, at)
 
 
 def _sign(state: State, command: SignConvention) -> tuple[Event, ...]:
@@ -314,6 +347,8 @@ def evolve(state: State, event: Event, recorded_at: datetime) -> State:
     """The state after an event. Every event that `decide` gives can be evolved; only the list is judged again."""
     if isinstance(event, ListEvent):
         return replace(state, listing=list_state.evolve(state, event))
+    if isinstance(event, EngagementEvent):
+        return replace(state, engagements=engagements.evolve(state, event, recorded_at))
     if isinstance(event, ConventionSigned):
         return replace(state, convention=_founded(event, recorded_at))
     clearances = dict(state.clearances)

@@ -24,6 +24,7 @@ from services.access.domain import (
     SignConvention,
     decide,
 )
+from services.access.engagement_service import EngagementMethods
 from services.access.list_service import ListMethods
 from services.access.oidc import IdTokenVerifier
 from services.access.policy import Policy
@@ -50,7 +51,7 @@ class Founding:
     annex_hash: str
 
 
-class AccessServicer(ListMethods):
+class AccessServicer(ListMethods, EngagementMethods):
     """planier.access.v1.AccessService."""
 
     def __init__(

@@ -73,6 +73,9 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "planier.relay.lag": Metric(
             "gauge", "s", "Age of the oldest event that is not on the bus; 0 when all are.", ("stream",)
         ),
+        "planier.engagement.overdue": Metric(
+            "gauge", "{engagement}", "Ended engagements whose certificate of destruction is late.", ()
+        ),
         "planier.projection.lag": Metric(
             "histogram", "s", "From an event's recording to its being in the read model.", ("projection",), _LAGS
         ),

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from planier.access.v1 import access_pb2 as planier_dot_access_dot_v1_dot_access__pb2
+from planier.access.v1 import engagement_pb2 as planier_dot_access_dot_v1_dot_engagement__pb2
 from planier.access.v1 import list_pb2 as planier_dot_access_dot_v1_dot_list__pb2
 from planier.common.v1 import event_pb2 as planier_dot_common_dot_v1_dot_event__pb2
 
@@ -130,6 +131,31 @@ class AccessServiceStub:
                 '/planier.access.v1.AccessService/GetList',
                 request_serializer=planier_dot_access_dot_v1_dot_list__pb2.GetListRequest.SerializeToString,
                 response_deserializer=planier_dot_access_dot_v1_dot_list__pb2.GetListResponse.FromString,
+                _registered_method=True)
+        self.OpenEngagement = channel.unary_unary(
+                '/planier.access.v1.AccessService/OpenEngagement',
+                request_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.OpenEngagementRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.OpenEngagementResponse.FromString,
+                _registered_method=True)
+        self.EndEngagement = channel.unary_unary(
+                '/planier.access.v1.AccessService/EndEngagement',
+                request_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.EndEngagementRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.EndEngagementResponse.FromString,
+                _registered_method=True)
+        self.AuthoriseHandOver = channel.unary_unary(
+                '/planier.access.v1.AccessService/AuthoriseHandOver',
+                request_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.AuthoriseHandOverRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.AuthoriseHandOverResponse.FromString,
+                _registered_method=True)
+        self.CertifyDestruction = channel.unary_unary(
+                '/planier.access.v1.AccessService/CertifyDestruction',
+                request_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.CertifyDestructionRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.CertifyDestructionResponse.FromString,
+                _registered_method=True)
+        self.ListEngagements = channel.unary_unary(
+                '/planier.access.v1.AccessService/ListEngagements',
+                request_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.ListEngagementsRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.ListEngagementsResponse.FromString,
                 _registered_method=True)
         self.Check = channel.unary_unary(
                 '/planier.access.v1.AccessService/Check',
@@ -273,6 +299,40 @@ class AccessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OpenEngagement(self, request, context):
+        """A provider's service on the City's behalf: persons, data, purposes, dates (art8.provider).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndEngagement(self, request, context):
+        """Before its last day, for any cause; opens the obligation to destroy (art8.destruction).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AuthoriseHandOver(self, request, context):
+        """What must precede each package; refused to whoever owes a certificate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CertifyDestruction(self, request, context):
+        """The provider's written certificate, by hash and signature; nothing else closes an engagement.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEngagements(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Check(self, request, context):
         """Decides a batch of requests, linearised at the store's head.
         """
@@ -383,6 +443,31 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.GetList,
                     request_deserializer=planier_dot_access_dot_v1_dot_list__pb2.GetListRequest.FromString,
                     response_serializer=planier_dot_access_dot_v1_dot_list__pb2.GetListResponse.SerializeToString,
+            ),
+            'OpenEngagement': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenEngagement,
+                    request_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.OpenEngagementRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.OpenEngagementResponse.SerializeToString,
+            ),
+            'EndEngagement': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndEngagement,
+                    request_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.EndEngagementRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.EndEngagementResponse.SerializeToString,
+            ),
+            'AuthoriseHandOver': grpc.unary_unary_rpc_method_handler(
+                    servicer.AuthoriseHandOver,
+                    request_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.AuthoriseHandOverRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.AuthoriseHandOverResponse.SerializeToString,
+            ),
+            'CertifyDestruction': grpc.unary_unary_rpc_method_handler(
+                    servicer.CertifyDestruction,
+                    request_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.CertifyDestructionRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.CertifyDestructionResponse.SerializeToString,
+            ),
+            'ListEngagements': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEngagements,
+                    request_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.ListEngagementsRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.ListEngagementsResponse.SerializeToString,
             ),
             'Check': grpc.unary_unary_rpc_method_handler(
                     servicer.Check,
@@ -908,6 +993,141 @@ class AccessService:
             '/planier.access.v1.AccessService/GetList',
             planier_dot_access_dot_v1_dot_list__pb2.GetListRequest.SerializeToString,
             planier_dot_access_dot_v1_dot_list__pb2.GetListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenEngagement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/OpenEngagement',
+            planier_dot_access_dot_v1_dot_engagement__pb2.OpenEngagementRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_engagement__pb2.OpenEngagementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndEngagement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/EndEngagement',
+            planier_dot_access_dot_v1_dot_engagement__pb2.EndEngagementRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_engagement__pb2.EndEngagementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AuthoriseHandOver(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/AuthoriseHandOver',
+            planier_dot_access_dot_v1_dot_engagement__pb2.AuthoriseHandOverRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_engagement__pb2.AuthoriseHandOverResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CertifyDestruction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/CertifyDestruction',
+            planier_dot_access_dot_v1_dot_engagement__pb2.CertifyDestructionRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_engagement__pb2.CertifyDestructionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEngagements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/ListEngagements',
+            planier_dot_access_dot_v1_dot_engagement__pb2.ListEngagementsRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_engagement__pb2.ListEngagementsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ The convention, executed: who may do what, under which clause."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from planier.access.v1 import access_pb2 as _access_pb2
+from planier.access.v1 import engagement_pb2 as _engagement_pb2
 from planier.access.v1 import list_pb2 as _list_pb2
 from planier.common.v1 import event_pb2 as _event_pb2
 import abc as _abc_1
@@ -49,6 +50,15 @@ class AccessServiceStub:
     ResumeListedPerson: _aio.UnaryUnaryMultiCallable[_list_pb2.ResumeListedPersonRequest, _list_pb2.ResumeListedPersonResponse]
     """By the party that suspended."""
     GetList: _aio.UnaryUnaryMultiCallable[_list_pb2.GetListRequest, _list_pb2.GetListResponse]
+    OpenEngagement: _aio.UnaryUnaryMultiCallable[_engagement_pb2.OpenEngagementRequest, _engagement_pb2.OpenEngagementResponse]
+    """A provider's service on the City's behalf: persons, data, purposes, dates (art8.provider)."""
+    EndEngagement: _aio.UnaryUnaryMultiCallable[_engagement_pb2.EndEngagementRequest, _engagement_pb2.EndEngagementResponse]
+    """Before its last day, for any cause; opens the obligation to destroy (art8.destruction)."""
+    AuthoriseHandOver: _aio.UnaryUnaryMultiCallable[_engagement_pb2.AuthoriseHandOverRequest, _engagement_pb2.AuthoriseHandOverResponse]
+    """What must precede each package; refused to whoever owes a certificate."""
+    CertifyDestruction: _aio.UnaryUnaryMultiCallable[_engagement_pb2.CertifyDestructionRequest, _engagement_pb2.CertifyDestructionResponse]
+    """The provider's written certificate, by hash and signature; nothing else closes an engagement."""
+    ListEngagements: _aio.UnaryUnaryMultiCallable[_engagement_pb2.ListEngagementsRequest, _engagement_pb2.ListEngagementsResponse]
     Check: _aio.UnaryUnaryMultiCallable[_access_pb2.CheckRequest, _access_pb2.CheckResponse]
     """Decides a batch of requests, linearised at the store's head."""
     ReadEvents: _aio.UnaryStreamMultiCallable[_event_pb2.ReadEventsRequest, _event_pb2.ReadEventsResponse]
@@ -200,6 +210,45 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _list_pb2.GetListRequest,
         context: _aio.ServicerContext[_list_pb2.GetListRequest, _abc.Awaitable[_list_pb2.GetListResponse]],
     ) -> _abc.Awaitable[_list_pb2.GetListResponse]: ...
+
+    @_abc_1.abstractmethod
+    def OpenEngagement(
+        self,
+        request: _engagement_pb2.OpenEngagementRequest,
+        context: _aio.ServicerContext[_engagement_pb2.OpenEngagementRequest, _abc.Awaitable[_engagement_pb2.OpenEngagementResponse]],
+    ) -> _abc.Awaitable[_engagement_pb2.OpenEngagementResponse]:
+        """A provider's service on the City's behalf: persons, data, purposes, dates (art8.provider)."""
+
+    @_abc_1.abstractmethod
+    def EndEngagement(
+        self,
+        request: _engagement_pb2.EndEngagementRequest,
+        context: _aio.ServicerContext[_engagement_pb2.EndEngagementRequest, _abc.Awaitable[_engagement_pb2.EndEngagementResponse]],
+    ) -> _abc.Awaitable[_engagement_pb2.EndEngagementResponse]:
+        """Before its last day, for any cause; opens the obligation to destroy (art8.destruction)."""
+
+    @_abc_1.abstractmethod
+    def AuthoriseHandOver(
+        self,
+        request: _engagement_pb2.AuthoriseHandOverRequest,
+        context: _aio.ServicerContext[_engagement_pb2.AuthoriseHandOverRequest, _abc.Awaitable[_engagement_pb2.AuthoriseHandOverResponse]],
+    ) -> _abc.Awaitable[_engagement_pb2.AuthoriseHandOverResponse]:
+        """What must precede each package; refused to whoever owes a certificate."""
+
+    @_abc_1.abstractmethod
+    def CertifyDestruction(
+        self,
+        request: _engagement_pb2.CertifyDestructionRequest,
+        context: _aio.ServicerContext[_engagement_pb2.CertifyDestructionRequest, _abc.Awaitable[_engagement_pb2.CertifyDestructionResponse]],
+    ) -> _abc.Awaitable[_engagement_pb2.CertifyDestructionResponse]:
+        """The provider's written certificate, by hash and signature; nothing else closes an engagement."""
+
+    @_abc_1.abstractmethod
+    def ListEngagements(
+        self,
+        request: _engagement_pb2.ListEngagementsRequest,
+        context: _aio.ServicerContext[_engagement_pb2.ListEngagementsRequest, _abc.Awaitable[_engagement_pb2.ListEngagementsResponse]],
+    ) -> _abc.Awaitable[_engagement_pb2.ListEngagementsResponse]: ...
 
     @_abc_1.abstractmethod
     def Check(
