@@ -5,8 +5,9 @@ from datetime import datetime
 from planier.access.v1 import engagement_pb2 as pb
 from planier.access.v1.engagement_events_pb2 import EngagedPerson, Provider
 
-from services.access.convention import Convention, State, person_message
+from services.access.convention import Convention, State
 from services.access.engagements import Engagement, EngagementStanding
+from services.access.people import person_message
 
 _STATES = {
     EngagementStanding.PLANNED: pb.ENGAGEMENT_STATE_PLANNED,

@@ -22,24 +22,17 @@ from planier.access.v1.engagement_events_pb2 import (
     HandOverAuthorised,
 )
 from planier.access.v1.engagement_events_pb2 import Provider as ProviderMessage
-from planier.access.v1.events_pb2 import ROLE_GRANTING_AUTHORITY
 from planier.common.v1.release_pb2 import Purpose
 from stdnum.fr import siret as sirets
 
-from services.access.convention import (
-    Convention,
-    Identity,
-    Person,
-    State,
-    identity_message,
-    office_of,
-    person_message,
-    person_of,
-)
+from services.access.convention import Convention, State, in_force
 from services.access.deed import CONVENTION
+from services.access.granting import granting_office
+from services.access.instruments import Terms as AgreedTerms
 from services.access.names import fold
+from services.access.people import Identity, Person, identity_message, person_message, person_of
 from services.access.term import midnight
-from services.kernel.errors import Problem, Violation, conflict, denied, invalid, not_found, precondition
+from services.kernel.errors import Problem, Violation, conflict, invalid, not_found, precondition
 from services.kernel.instants import is_instant
 
 CONTEXT = b"planier-destruction/v1\n"
@@ -123,8 +116,8 @@ class Engagement:
         found = [self.terms.valid_until]
         if self.cut_at is not None:
             found.append(self.cut_at)
-        if self.terms.sources & _sources_of(convention):
-            found.append(convention.term.ends)
+        if convention.ends_at is not None and self.terms.sources & _sources_of(convention):
+            found.append(convention.ends_at)
         return min(found)
 
     def certificate_due(self, convention: Convention) -> datetime:
@@ -208,7 +201,7 @@ def overdue(state: State, at: datetime) -> tuple[Engagement, ...]:
 
 def require_recipient(state: State, engagement_id: str, person: Person, at: datetime) -> Engagement:
     """The engagement, under way, that names this person. Raises Problem where a hand-over may not go to them."""
-    convention = _in_force(state)
+    convention = in_force(state)
     engagement = _engagement(state, engagement_id)
     if engagement.standing(convention, at) is not EngagementStanding.UNDER_WAY:
         raise precondition("ENGAGEMENT_NOT_UNDER_WAY", "nothing is handed over outside its dates", PROVIDER)
@@ -220,10 +213,8 @@ def require_recipient(state: State, engagement_id: str, person: Person, at: date
 
 def decide(state: State, command: EngagementCommand, at: datetime) -> tuple[EngagementEvent, ...]:
     """The events that a command causes at an instant: none where nothing changes. Raises Problem where it may not."""
-    convention = _in_force(state)
-    office = office_of(state, command.actor, at)
-    if office is None or office.role != ROLE_GRANTING_AUTHORITY:
-        raise denied("NOT_GRANTING_AUTHORITY", "only the granting authority may", PROVIDER)
+    convention = in_force(state)
+    granting_office(state, command.actor, at)
     match command:
         case OpenEngagement():
             return _open(state, convention, command, at)
@@ -241,21 +232,21 @@ def _open(state: State, convention: Convention, command: OpenEngagement, at: dat
         if known.terms == command.terms:
             return ()
         raise conflict("ENGAGEMENT_EXISTS", "this id names an engagement with other terms")
-    violations = tuple(_violations(convention, command.terms, at))
+    violations = tuple(_violations(convention.terms(at), command.terms, at))
     if violations:
         raise invalid("ENGAGEMENT_INVALID", "the engagement is not well formed", *violations, clause=PROVIDER)
     _require_nothing_owed(state, command.terms.sirets, at)
     return (_opened(command),)
 
 
-def _violations(convention: Convention, terms: Terms, at: datetime) -> Iterable[Violation]:
+def _violations(agreed: AgreedTerms, terms: Terms, at: datetime) -> Iterable[Violation]:
     if not all(sirets.is_valid(siret) for siret in terms.sirets):
         yield Violation("provider.siret", "siret", "must be SIRET numbers")
     if len(terms.sirets) != 1 + len(terms.subcontractors):
         yield Violation("subcontractors", "unique", "each organisation is named once")
-    if not terms.purposes or terms.purposes - convention.purposes:
+    if not terms.purposes or terms.purposes - agreed.purposes:
         yield Violation("purposes", "art6.purpose", "must be purposes on facts of the instruments in force")
-    if not terms.sources or terms.sources - convention.sources:
+    if not terms.sources or terms.sources - agreed.sources:
         yield Violation("sources", "annex", "must be sources that the instruments in force list")
     if not terms.valid_from < terms.valid_until or terms.valid_until <= at:
         yield Violation("valid_until", "period", "must be after valid_from, and not over")
@@ -440,20 +431,15 @@ def _provider_message(provider: Provider) -> ProviderMessage:
 
 
 def _sources_of(convention: Convention) -> frozenset[str]:
-    """The sources that the convention itself governs."""
-    own = (one.sources for one in convention.instruments if one.instrument_id == CONVENTION)
+    """The sources that the convention itself governs or governed."""
+    every = (instrument for terms in convention.versions for instrument in terms.instruments)
+    own = (instrument.sources for instrument in every if instrument.instrument_id == CONVENTION)
     return frozenset[str]().union(*own)
 
 
 def _require_nothing_owed(state: State, involved: frozenset[str], at: datetime) -> None:
     if any(one.terms.sirets & involved for one in overdue(state, at)):
         raise precondition("DESTRUCTION_OVERDUE", "a certificate of destruction is overdue", DESTRUCTION)
-
-
-def _in_force(state: State) -> Convention:
-    if state.convention is None:
-        raise precondition("CONVENTION_NOT_SIGNED", "no convention is in force", "art2.documents")
-    return state.convention
 
 
 def _engagement(state: State, engagement_id: str) -> Engagement:

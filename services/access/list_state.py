@@ -25,8 +25,10 @@ from planier.access.v1.list_events_pb2 import (
 
 from services.access import deed as deeds
 from services.access import list_version
-from services.access.convention import Clearance, Identity, Person, State, identity_of
+from services.access.clearances import Clearance
+from services.access.convention import State, in_force
 from services.access.list_version import VALIDATION, Entry, Keys, Version, key_of
+from services.access.people import Identity, Person, identity_of
 from services.kernel.errors import Problem, precondition
 
 STREAM = "nominative-list"
@@ -195,9 +197,7 @@ def _keys_loaded(state: State, listing: Listing, event: ListKeysAdopted) -> List
 
 def adopted_keys(state: State, listing: Listing, keys: bytes, signature: bytes) -> Keys:
     """The next set of keys, signed by the Préfecture's key of the deed. Raises Problem."""
-    if state.convention is None:
-        raise precondition("CONVENTION_NOT_SIGNED", "no convention is in force", "art2.documents")
-    named = {key.party: key.public_key for key in deeds.parse(state.convention.deed).keys}
+    named = {key.party: key.public_key for key in deeds.parse(in_force(state).deed).keys}
     adopted = list_version.verify_keys(keys, signature, named[PARTY_PREFECTURE])
     if adopted.version != listing.keys.version + 1:
         raise precondition("LIST_KEYS_ROLLBACK", "the next set of keys follows the one in force", VALIDATION)

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from google.protobuf.message import DecodeError
 from planier.access.v1.list_events_pb2 import ListedPerson, ListKeys, ListSignature, NominativeList
 
-from services.access.convention import Person, person_of
 from services.access.deed import raw_public_key
 from services.access.names import fold
+from services.access.people import Person, person_of
 from services.kernel.errors import Problem, Violation, invalid
 from services.kernel.instants import is_instant
 

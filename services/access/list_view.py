@@ -3,8 +3,8 @@
 from planier.access.v1 import list_pb2 as pb
 from planier.access.v1.list_events_pb2 import ListedPerson
 
-from services.access.convention import identity_message, person_message
 from services.access.list_state import Listing, Mark, Proposal, ProposalStanding, standing_of
+from services.access.people import identity_message, person_message
 
 _STATES = {
     ProposalStanding.PENDING: pb.PROPOSAL_STATE_PENDING,

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from planier.access.v1.events_pb2 import (
-    PARTY_CITY,
     PARTY_PREFECTURE,
-    ROLE_GRANTING_AUTHORITY,
     ROLE_PREFECTURE_USER,
     ROLE_PREFECTURE_VALIDATOR,
 )
@@ -30,16 +28,10 @@ from planier.access.v1.list_events_pb2 import (
 )
 
 from services.access import list_version
-from services.access.convention import (
-    Convention,
-    Identity,
-    Office,
-    Person,
-    Standing,
-    State,
-    identity_message,
-    office_of,
-)
+from services.access.convention import Convention, Standing, State, in_force, office_of
+from services.access.convention import standing_of as clearance_standing
+from services.access.granting import granting_office
+from services.access.instruments import YEARLY_REVIEW
 from services.access.list_state import (
     ListEvent,
     Listing,
@@ -52,13 +44,12 @@ from services.access.list_state import (
     standing_of,
 )
 from services.access.list_version import VALIDATION, Entry, Version
-from services.access.names import may_be_same_person
-from services.access.term import years_after
+from services.access.offices import GRANTING, Office
+from services.access.people import Identity, Person, identity_message, named_alike
+from services.access.term import review_due
 from services.kernel.errors import Violation, conflict, denied, invalid, not_found, precondition
 
 LIST = "art7.list"
-# House bound, stricter than the text: a list is looked at again each year, as a clearance is.
-_YEARS_AT_MOST = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +220,7 @@ def _adopt(state: State, command: AdoptListKeys) -> tuple[ListEvent, ...]:
 
 
 def _submit(state: State, command: SubmitList, at: datetime) -> tuple[ListEvent, ...]:
-    convention = _in_force(state)
+    convention = in_force(state)
     _proposer(state, command.actor, at)
     content = _drafted(state, convention, command.proposal_id, command.persons, command.expires_at, at)
     if content is None:
@@ -245,7 +236,7 @@ def _submit(state: State, command: SubmitList, at: datetime) -> tuple[ListEvent,
 
 
 def _propose(state: State, command: ProposeListChange, at: datetime) -> tuple[ListEvent, ...]:
-    convention = _in_force(state)
+    convention = in_force(state)
     _proposer(state, command.actor, at)
     current = listing_of(state).current
     if current is None:
@@ -284,7 +275,9 @@ def _drafted(
     """The bytes of the next version with these persons; None where the same proposal is known already."""
     _require_period(convention, expires_at, at)
     listing = listing_of(state)
-    content = list_version.build(listing.highest + 1, listing.head_hash, convention.version, expires_at, persons)
+    content = list_version.build(
+        listing.highest + 1, listing.head_hash, convention.terms(at).version, expires_at, persons
+    )
     known = listing.proposals.get(proposal_id)
     if known is None:
         return content
@@ -294,15 +287,17 @@ def _drafted(
 
 
 def _require_period(convention: Convention, expires_at: datetime, at: datetime) -> None:
-    local = at.astimezone(convention.zone)
-    latest = local.replace(year=local.year + _YEARS_AT_MOST, day=years_after(local.date(), _YEARS_AT_MOST).day)
-    if not at < expires_at <= latest:
-        found = Violation("expires_at", "house.yearly_review", "must be within one year from now")
+    if expires_at <= at:
+        found = Violation("expires_at", "period", "is over already")
         raise invalid("LIST_INVALID", "the list's expiry is not one that it may have", found, clause=VALIDATION)
+    # Where both parties signed that what is granted is looked at again each year, so is the list.
+    if convention.house_since(YEARLY_REVIEW, at) is not None and expires_at > review_due(at, convention.zone):
+        found = Violation("expires_at", YEARLY_REVIEW, "must be within one year from now")
+        raise invalid("LIST_INVALID", "the list's expiry is not one that it may have", found, clause=YEARLY_REVIEW)
 
 
 def _validate(state: State, command: ValidateList, at: datetime) -> tuple[ListEvent, ...]:
-    convention = _in_force(state)
+    convention = in_force(state)
     validator = _validator(state, command.actor, at)
     listing = listing_of(state)
     proposal = _proposal(listing, command.proposal_id)
@@ -314,10 +309,10 @@ def _validate(state: State, command: ValidateList, at: datetime) -> tuple[ListEv
     version = list_version.parse(proposal.content)
     if version.hash != command.list_hash:
         raise precondition("LIST_CHANGED", "the proposal holds another list than the one read", VALIDATION)
-    if version.convention_version != convention.version:
+    if version.convention_version != convention.terms(at).version:
         raise precondition("LIST_OF_ANOTHER_CONVENTION", "the list names another version of the convention", VALIDATION)
     _require_period(convention, version.expires_at, at)
-    if any(_is_named(validator.person, entry.person) for entry in _new_entries(listing, version)):
+    if any(named_alike(validator.person, entry.person) for entry in _new_entries(listing, version)):
         raise denied("OWN_ENTRY", "nobody validates for themselves", VALIDATION)
     list_version.require_signed(proposal.content, command.letter_hash, command.signatures, listing.keys)
     return (
@@ -369,9 +364,7 @@ def _withdraw(state: State, command: WithdrawList) -> tuple[ListEvent, ...]:
 
 
 def _refuse_person(state: State, command: RefuseListedPerson, at: datetime) -> tuple[ListEvent, ...]:
-    office = office_of(state, command.actor, at)
-    if office is None or office.role != ROLE_GRANTING_AUTHORITY:
-        raise denied("NOT_GRANTING_AUTHORITY", "only the granting authority refuses", "art6.habilitation")
+    granting_office(state, command.actor, at)
     listing = listing_of(state)
     _entry(listing, command.entry_id)
     if listing.marks.get(command.entry_id, Mark()).refused:
@@ -405,7 +398,7 @@ def _resume(state: State, command: ResumeListedPerson, at: datetime) -> tuple[Li
     office = _of_either_party(state, command.actor, at)
     listing = listing_of(state)
     entry = _entry(listing, command.entry_id)
-    if _is_named(office.person, entry.person):
+    if named_alike(office.person, entry.person):
         raise denied("OWN_ENTRY", "nobody resumes themselves", VALIDATION)
     if office.party not in listing.marks.get(command.entry_id, Mark()).suspensions:
         return ()
@@ -418,24 +411,17 @@ def _resume(state: State, command: ResumeListedPerson, at: datetime) -> tuple[Li
     return (event,)
 
 
-def _in_force(state: State) -> Convention:
-    if state.convention is None:
-        raise precondition("CONVENTION_NOT_SIGNED", "no convention is in force", "art2.documents")
-    return state.convention
-
-
 def _proposer(state: State, actor: Identity, at: datetime) -> None:
     """Raises Problem unless the actor is of the Préfecture: a validator, or a user whom the list in force names."""
     office = office_of(state, actor, at)
     if office is not None and office.role == ROLE_PREFECTURE_VALIDATOR:
         return
     listing = listing_of(state)
-    for clearance in state.clearances.values():
+    for clearance in (state.clearances[one] for one in state.bound.get(actor, ())):
         if (
-            clearance.identity == actor
-            and clearance.role == ROLE_PREFECTURE_USER
-            and clearance.standing(at) is Standing.ACTIVE
-            and clearance.valid_from <= at
+            clearance.role == ROLE_PREFECTURE_USER
+            and clearance_standing(state, clearance, at) is Standing.ACTIVE
+            and clearance.content.valid_from <= at
             and listing.standing_of(clearance) is ListStanding.LISTED
         ):
             require_reliable(listing, at)
@@ -452,10 +438,9 @@ def _validator(state: State, actor: Identity, at: datetime) -> Office:
 
 def _of_either_party(state: State, actor: Identity, at: datetime) -> Office:
     office = office_of(state, actor, at)
-    offices = ((ROLE_GRANTING_AUTHORITY, PARTY_CITY), (ROLE_PREFECTURE_VALIDATOR, PARTY_PREFECTURE))
-    if office is None or (office.role, office.party) not in offices:
+    if office is None or office.role not in (*GRANTING, ROLE_PREFECTURE_VALIDATOR):
         raise denied("NOT_OF_EITHER_PARTY", "the granting authority or the Préfecture's validator may", VALIDATION)
-    return office
+    return granting_office(state, actor, at) if office.role in GRANTING else office
 
 
 def _proposal(listing: Listing, proposal_id: str) -> Proposal:
@@ -483,9 +468,5 @@ def _is_person(state: State, identity: Identity, person: Person, at: datetime) -
     """Whether an identity bears the name of a person, by its office or a clearance."""
     office = office_of(state, identity, at)
     named = [office.person] if office else []
-    named += [clearance.person for clearance in state.clearances.values() if clearance.identity == identity]
-    return any(_is_named(person, one) for one in named)
-
-
-def _is_named(one: Person, other: Person) -> bool:
-    return may_be_same_person(one.given_name, one.usual_name, other.given_name, other.usual_name)
+    named += [state.clearances[one].person for one in state.bound.get(identity, ())]
+    return any(named_alike(person, one) for one in named)

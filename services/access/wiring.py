@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import httpx
 from planier.access.v1.access_pb2 import DESCRIPTOR
@@ -81,10 +82,10 @@ def founding_of(settings: AccessSettings) -> Founding:
     return Founding(dict(zip((PARTY_CITY, PARTY_PREFECTURE), keys, strict=True)), annex_hash)
 
 
-def require_signed_annex(cache: StateCache, founding: Founding) -> None:
+def require_signed_annex(cache: StateCache, founding: Founding, now: datetime) -> None:
     """Raises AnnexMismatchError where a convention is in force that names another annex 1 (art2.documents)."""
     convention = cache.current().state.convention
-    if convention is not None and convention.annex_hash != founding.annex_hash:
+    if convention is not None and convention.terms(now).annex_hash != founding.annex_hash:
         raise AnnexMismatchError("annex 1 is not the one that the convention in force names")
 
 
@@ -94,7 +95,7 @@ async def build(settings: AccessSettings, telemetry: Telemetry) -> Access:
     store = await asyncio.to_thread(open_store, settings.database_url, clock=clock)
     core = core_of(store, ids)
     founding = founding_of(settings)
-    await asyncio.to_thread(require_signed_annex, core.cache, founding)
+    await asyncio.to_thread(require_signed_annex, core.cache, founding, clock.now())
     audit = open_channel(settings.audit_address, settings.tls, telemetry, server_name="audit")
     recorder = RemoteRecorder(audit, telemetry)
 

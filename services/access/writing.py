@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from services.access.convention import Identity
 from services.access.domain import Command
+from services.access.people import Identity
 from services.access.register import Register
 from services.access.snapshot import Snapshot, StateCache
 from services.kernel.errors import Violation, invalid

@@ -14,6 +14,7 @@ from planier.access.v1.access_pb2 import (
     ConfirmBindingRequest,
     GetCommitmentsRequest,
     GrantClearanceRequest,
+    SignUndertakingRequest,
 )
 from planier.access.v1.access_pb2_grpc import AccessServiceStub
 from planier.access.v1.events_pb2 import (
@@ -28,6 +29,7 @@ from planier.access.v1.events_pb2 import (
 from planier.access.v1.list_pb2 import SubmitListRequest, ValidateListRequest
 from planier.common.v1.release_pb2 import PURPOSE_CROSSING, PURPOSE_SITUATION, PURPOSE_TENSION
 
+from services.access import undertaking
 from services.cli import session
 from services.cli.clearance import call, everyone
 from services.cli.connection import DEADLINE, channel
@@ -132,3 +134,6 @@ async def _confirm(profile: Profile, subject: str, confirmer: str) -> None:
         identity=proposed.identity,
     )
     await call(profile, "ConfirmBinding", request, confirmer)
+    consultation = session.consultation("ADMINISTRATION", MOTIVE)
+    signature = SignUndertakingRequest(consultation=consultation, text_hash=undertaking.HASH)
+    await call(profile, "SignUndertaking", signature, subject)

@@ -77,6 +77,29 @@ REQUESTS: Mapping[str, Message] = {
         consultation=LOOK, clearance_id=CLEARANCE, identity=events_pb2.Identity(issuer="i", subject="s")
     ),
     "ListClearances": access_pb2.ListClearancesRequest(consultation=LOOK),
+    "RecordAct": access_pb2.RecordActRequest(act=b"x", signatures=SIGNATURES),
+    "RequestClearance": access_pb2.RequestClearanceRequest(
+        consultation=LOOK,
+        clearance_id=CLEARANCE,
+        person=events_pb2.Person(given_name="A", usual_name="B", service="C", professional_address="D"),
+        party=events_pb2.PARTY_CITY,
+        role=events_pb2.ROLE_CITY_USER,
+        purposes=[release_pb2.PURPOSE_SITUATION],
+        valid_from=Timestamp(seconds=1),
+        valid_until=Timestamp(seconds=2),
+    ),
+    "DecideClearances": access_pb2.DecideClearancesRequest(
+        consultation=LOOK,
+        decisions=[access_pb2.ClearanceDecision(clearance_id=CLEARANCE, kind=access_pb2.DECISION_KIND_REVIEW)],
+    ),
+    "SuspendClearance": access_pb2.SuspendClearanceRequest(
+        consultation=LOOK, clearance_id=CLEARANCE, reason=events_pb2.REVOCATION_REASON_MISUSE
+    ),
+    "ResumeClearance": access_pb2.ResumeClearanceRequest(consultation=LOOK, clearance_id=CLEARANCE),
+    "SignUndertaking": access_pb2.SignUndertakingRequest(consultation=LOOK, text_hash=b"x" * 32),
+    "ListNotices": access_pb2.ListNoticesRequest(consultation=LOOK),
+    "AcknowledgeNotice": access_pb2.AcknowledgeNoticeRequest(consultation=LOOK, notice_id=f"{CLEARANCE}:CITY"),
+    "RecordDpia": access_pb2.RecordDpiaRequest(consultation=LOOK, amendment_id=CLEARANCE, reference="AIPD-1"),
     "Check": access_pb2.CheckRequest(
         items=[
             access_pb2.CheckItem(check_id="1", subject=access_pb2.Subject(), decision_time=Timestamp(seconds=1)),
@@ -125,6 +148,14 @@ REQUESTS: Mapping[str, Message] = {
     ),
     "GetFact": analytics_pb2.GetFactRequest(consultation=LOOK, fact_id="0" * 32),
     "GetPosition": analytics_pb2.GetPositionRequest(),
+    "StreamChecks": access_pb2.StreamChecksRequest(
+        batch=access_pb2.CheckRequest(
+            items=[access_pb2.CheckItem(check_id="1", subject=access_pb2.Subject(), decision_time=Timestamp(seconds=1))]
+        )
+    ),
+    "StreamRecords": audit_pb2.StreamRecordsRequest(
+        batch=audit_pb2.RecordRequest(items=[audit_pb2.RecordItem(record_id=CLEARANCE, record=b"x")])
+    ),
     "Record": audit_pb2.RecordRequest(items=[audit_pb2.RecordItem(record_id=CLEARANCE, record=b"x")]),
     "Replay": audit_pb2.ReplayRequest(consultation=LOOK),
     "VerifyLog": audit_pb2.VerifyLogRequest(consultation=LOOK),

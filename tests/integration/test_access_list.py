@@ -18,7 +18,7 @@ from planier.audit.v1.record_pb2 import AccessRecord, RecordKind
 from planier.common.v1.guard_pb2 import OPERATION_CONSULT
 from planier.common.v1.release_pb2 import PURPOSE_ADMINISTRATION, PURPOSE_SITUATION
 
-from services.access.convention import Person, person_message
+from services.access.people import Person, person_message
 from services.access.settings import AccessSettings
 from services.kernel.clock import SystemClock
 from services.kernel.errors import Problem
@@ -35,6 +35,7 @@ from tests.fixtures.access_service import (
     refusal,
     running,
     settings_in,
+    undertake,
 )
 
 USER = access.PREFECTURE_PERSON
@@ -84,6 +85,7 @@ async def cleared(service: Service) -> Metadata:
     )
     await service.stub.ConfirmBinding(confirmation, timeout=TIMEOUT, metadata=validator)
     _, user = await service.login("prefecture-user", USER)
+    await undertake(service, user)
     return user
 
 

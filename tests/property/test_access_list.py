@@ -1,7 +1,7 @@
 """The whole life of the nominative list, whoever acts in whatever order: the clauses are the invariants."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from hypothesis import settings
@@ -13,7 +13,7 @@ from planier.common.v1.release_pb2 import PURPOSE_SITUATION
 
 from services.access.convention import Identity, Person, State
 from services.access.decisions import Decider
-from services.access.domain import Command, ConfirmBinding, ProposeBinding, decide, evolve
+from services.access.domain import Command, ConfirmBinding, ProposeBinding, SignUndertaking, decide, evolve
 from services.access.list_state import ListStanding, listing_of
 from services.access.nominative_list import (
     ProposeListChange,
@@ -24,6 +24,7 @@ from services.access.nominative_list import (
     WithdrawList,
 )
 from services.access.policy import Policy
+from services.access.undertaking import HASH
 from services.kernel.errors import Problem
 from tests.fixtures import access
 from tests.fixtures.access import listed_person, submit_command, validate_command
@@ -172,8 +173,11 @@ class ListMachine(RuleBasedStateMachine):
 
     @rule(actor=mostly(access.DGA), person=st.sampled_from(PEOPLE))
     def somebody_clears(self, actor: Identity, person: Person) -> None:
-        grant = replace(
-            access.grant_command(actor=actor, person=person, party=PARTY_PREFECTURE, role=ROLE_PREFECTURE_USER),
+        grant = access.grant_command(
+            actor=actor,
+            person=person,
+            party=PARTY_PREFECTURE,
+            role=ROLE_PREFECTURE_USER,
             valid_from=self.now,
             valid_until=self.now + timedelta(days=200),
         )
@@ -185,6 +189,7 @@ class ListMachine(RuleBasedStateMachine):
             self.attempt(ProposeBinding(identity, person.given_name, person.usual_name, "record"))
             for confirmer in VALIDATORS:  # neither confirms themselves
                 self.attempt(ConfirmBinding(confirmer, grant.clearance_id, identity, "record"))
+            self.attempt(SignUndertaking(identity, HASH, "record"))
 
     @invariant()
     def only_whom_the_verified_list_names_and_nobody_suspends_is_permitted(self) -> None:

@@ -84,7 +84,8 @@ def test_any_cause_ends_it_and_a_second_end_changes_nothing() -> None:
 
 
 def test_the_end_of_the_convention_ends_what_covers_its_data_only() -> None:
-    ends = convention(access.founded()).term.ends
+    ends = convention(access.founded()).ends_at
+    assert ends is not None
     far: dict[str, Any] = {"valid_until": ends + 400 * DAY}
     state = applied(access.founded(), open_command(**far))
     state = applied(state, open_command(OTHER, sources=frozenset({"works"}), **far))
@@ -102,7 +103,7 @@ def test_only_the_granting_authority_acts_on_engagements(actor: Identity) -> Non
         certify_command(NOW, actor=actor),
     )
     for act in acts:
-        assert refused(state, act) == ("NOT_GRANTING_AUTHORITY", "art8.provider")
+        assert refused(state, act) == ("NOT_GRANTING_AUTHORITY", "art6.habilitation")
 
 
 @pytest.mark.parametrize(

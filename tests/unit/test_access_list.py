@@ -13,7 +13,7 @@ from planier.access.v1.list_events_pb2 import ListedPerson, ListValidated, Nomin
 from planier.common.v1.release_pb2 import PURPOSE_SITUATION
 
 from services.access import list_version, nominative_list
-from services.access.convention import Identity, Person, State, identity_message
+from services.access.convention import State
 from services.access.decisions import Decider
 from services.access.deed import raw_public_key
 from services.access.domain import Command, decide, evolve
@@ -27,6 +27,7 @@ from services.access.nominative_list import (
     SuspendListedPerson,
     WithdrawList,
 )
+from services.access.people import Identity, Person, identity_message
 from services.access.policy import Policy
 from services.kernel.errors import Problem
 from tests.fixtures import access
@@ -150,25 +151,27 @@ def test_an_older_proposal_does_not_roll_the_list_back() -> None:
 
 
 def test_a_list_that_expired_lets_nobody_in_nor_be_cleared() -> None:
-    state = access.populated()
-    assert verdict(state, 99).permit
-    long = replace(state.clearances[access.PREFECTURE_CLEARANCE], valid_until=access.NOW + timedelta(days=400))
-    state = replace(state, clearances={**state.clearances, access.PREFECTURE_CLEARANCE: long})
-    assert verdict(state, 299).permit
-    assert list(verdict(state, 300).clauses) == ["art7.validation"]
-    command = access.grant_command(
-        person=USER,
-        party=PARTY_PREFECTURE,
-        role=ROLE_PREFECTURE_USER,
-        valid_until=access.NOW + timedelta(days=350),
-    )
-    assert refused(state, command, 300) == ("LIST_EXPIRED", "art7.validation")
+    state = access.listed(access.populated(), ENTRY, expires_at=access.NOW + timedelta(days=50))
+    assert verdict(state, 49).permit
+    denied = verdict(state, 50)
+    assert list(denied.clauses) == ["art7.validation"]
+    assert denied.instruments[0].reason_admin == "liste nominative échue"
+    command = access.grant_command(person=USER, party=PARTY_PREFECTURE, role=ROLE_PREFECTURE_USER)
+    assert refused(state, command, 50) == ("LIST_EXPIRED", "art7.validation")
 
 
-@pytest.mark.parametrize("days", [-1, 0, 366])
-def test_a_list_expires_within_a_year(days: int) -> None:
+@pytest.mark.parametrize("days", [-1, 0])
+def test_a_list_is_not_over_when_it_is_proposed(days: int) -> None:
     command = submit_command(OTHER, expires_at=access.NOW + timedelta(days=days))
     assert refused(access.populated(), command) == ("LIST_INVALID", "art7.validation")
+
+
+def test_a_list_expires_within_a_year_where_both_parties_signed_the_yearly_review() -> None:
+    command = submit_command(OTHER, expires_at=access.NOW + timedelta(days=366))
+    assert decide(access.populated(), command, access.NOW)
+    state = applied(access.populated(), access.house_rules("house.yearly_review"))
+    assert refused(state, command) == ("LIST_INVALID", "house.yearly_review")
+    assert decide(state, replace(command, expires_at=access.NOW + timedelta(days=365)), access.NOW)
 
 
 def test_nobody_off_the_list_is_cleared() -> None:

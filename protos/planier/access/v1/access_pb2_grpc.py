@@ -82,6 +82,51 @@ class AccessServiceStub:
                 request_serializer=planier_dot_access_dot_v1_dot_access__pb2.ListClearancesRequest.SerializeToString,
                 response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.ListClearancesResponse.FromString,
                 _registered_method=True)
+        self.RecordAct = channel.unary_unary(
+                '/planier.access.v1.AccessService/RecordAct',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.RecordActRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.RecordActResponse.FromString,
+                _registered_method=True)
+        self.RequestClearance = channel.unary_unary(
+                '/planier.access.v1.AccessService/RequestClearance',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.RequestClearanceRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.RequestClearanceResponse.FromString,
+                _registered_method=True)
+        self.DecideClearances = channel.unary_unary(
+                '/planier.access.v1.AccessService/DecideClearances',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.DecideClearancesRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.DecideClearancesResponse.FromString,
+                _registered_method=True)
+        self.SuspendClearance = channel.unary_unary(
+                '/planier.access.v1.AccessService/SuspendClearance',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.SuspendClearanceRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.SuspendClearanceResponse.FromString,
+                _registered_method=True)
+        self.ResumeClearance = channel.unary_unary(
+                '/planier.access.v1.AccessService/ResumeClearance',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.ResumeClearanceRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.ResumeClearanceResponse.FromString,
+                _registered_method=True)
+        self.SignUndertaking = channel.unary_unary(
+                '/planier.access.v1.AccessService/SignUndertaking',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.SignUndertakingRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.SignUndertakingResponse.FromString,
+                _registered_method=True)
+        self.ListNotices = channel.unary_unary(
+                '/planier.access.v1.AccessService/ListNotices',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.ListNoticesRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.ListNoticesResponse.FromString,
+                _registered_method=True)
+        self.AcknowledgeNotice = channel.unary_unary(
+                '/planier.access.v1.AccessService/AcknowledgeNotice',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.AcknowledgeNoticeRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.AcknowledgeNoticeResponse.FromString,
+                _registered_method=True)
+        self.RecordDpia = channel.unary_unary(
+                '/planier.access.v1.AccessService/RecordDpia',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.RecordDpiaRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.RecordDpiaResponse.FromString,
+                _registered_method=True)
         self.AdoptListKeys = channel.unary_unary(
                 '/planier.access.v1.AccessService/AdoptListKeys',
                 request_serializer=planier_dot_access_dot_v1_dot_list__pb2.AdoptListKeysRequest.SerializeToString,
@@ -162,6 +207,11 @@ class AccessServiceStub:
                 request_serializer=planier_dot_access_dot_v1_dot_access__pb2.CheckRequest.SerializeToString,
                 response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.CheckResponse.FromString,
                 _registered_method=True)
+        self.StreamChecks = channel.stream_stream(
+                '/planier.access.v1.AccessService/StreamChecks',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.StreamChecksRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.StreamChecksResponse.FromString,
+                _registered_method=True)
         self.ReadEvents = channel.unary_stream(
                 '/planier.access.v1.AccessService/ReadEvents',
                 request_serializer=planier_dot_common_dot_v1_dot_event__pb2.ReadEventsRequest.SerializeToString,
@@ -227,6 +277,70 @@ class AccessServiceServicer:
 
     def ListClearances(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordAct(self, request, context):
+        """What follows the founding: notification, amendments, denunciation, termination, destruction, offices; signed by
+        the parties that each kind of act needs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestClearance(self, request, context):
+        """A coordinator's or an office's; without effect until the granting authority decides.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecideClearances(self, request, context):
+        """Grants or refuses requests, renews, reviews and revokes, one numbered decision each; all or none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendClearance(self, request, context):
+        """Either party, at once and alone (art7.validation).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeClearance(self, request, context):
+        """The party that suspended lifts its suspension.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignUndertaking(self, request, context):
+        """The holder signs the confidentiality undertaking, before the first access.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListNotices(self, request, context):
+        """What the data protection officers were told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcknowledgeNotice(self, request, context):
+        """The officer of the party that was told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordDpia(self, request, context):
+        """An impact study was started for an amendment (art3.change).
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -340,6 +454,13 @@ class AccessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamChecks(self, request_iterator, context):
+        """Check, batch after batch over one call: half the cost of a call for each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadEvents(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -393,6 +514,51 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.ListClearances,
                     request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.ListClearancesRequest.FromString,
                     response_serializer=planier_dot_access_dot_v1_dot_access__pb2.ListClearancesResponse.SerializeToString,
+            ),
+            'RecordAct': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordAct,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.RecordActRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.RecordActResponse.SerializeToString,
+            ),
+            'RequestClearance': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestClearance,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.RequestClearanceRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.RequestClearanceResponse.SerializeToString,
+            ),
+            'DecideClearances': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideClearances,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.DecideClearancesRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.DecideClearancesResponse.SerializeToString,
+            ),
+            'SuspendClearance': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendClearance,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.SuspendClearanceRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.SuspendClearanceResponse.SerializeToString,
+            ),
+            'ResumeClearance': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeClearance,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.ResumeClearanceRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.ResumeClearanceResponse.SerializeToString,
+            ),
+            'SignUndertaking': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignUndertaking,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.SignUndertakingRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.SignUndertakingResponse.SerializeToString,
+            ),
+            'ListNotices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNotices,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.ListNoticesRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.ListNoticesResponse.SerializeToString,
+            ),
+            'AcknowledgeNotice': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcknowledgeNotice,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.AcknowledgeNoticeRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.AcknowledgeNoticeResponse.SerializeToString,
+            ),
+            'RecordDpia': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordDpia,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.RecordDpiaRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.RecordDpiaResponse.SerializeToString,
             ),
             'AdoptListKeys': grpc.unary_unary_rpc_method_handler(
                     servicer.AdoptListKeys,
@@ -473,6 +639,11 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.Check,
                     request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.CheckRequest.FromString,
                     response_serializer=planier_dot_access_dot_v1_dot_access__pb2.CheckResponse.SerializeToString,
+            ),
+            'StreamChecks': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamChecks,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.StreamChecksRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.StreamChecksResponse.SerializeToString,
             ),
             'ReadEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadEvents,
@@ -723,6 +894,249 @@ class AccessService:
             '/planier.access.v1.AccessService/ListClearances',
             planier_dot_access_dot_v1_dot_access__pb2.ListClearancesRequest.SerializeToString,
             planier_dot_access_dot_v1_dot_access__pb2.ListClearancesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordAct(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/RecordAct',
+            planier_dot_access_dot_v1_dot_access__pb2.RecordActRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.RecordActResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestClearance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/RequestClearance',
+            planier_dot_access_dot_v1_dot_access__pb2.RequestClearanceRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.RequestClearanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideClearances(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/DecideClearances',
+            planier_dot_access_dot_v1_dot_access__pb2.DecideClearancesRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.DecideClearancesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendClearance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/SuspendClearance',
+            planier_dot_access_dot_v1_dot_access__pb2.SuspendClearanceRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.SuspendClearanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeClearance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/ResumeClearance',
+            planier_dot_access_dot_v1_dot_access__pb2.ResumeClearanceRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.ResumeClearanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignUndertaking(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/SignUndertaking',
+            planier_dot_access_dot_v1_dot_access__pb2.SignUndertakingRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.SignUndertakingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNotices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/ListNotices',
+            planier_dot_access_dot_v1_dot_access__pb2.ListNoticesRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.ListNoticesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcknowledgeNotice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/AcknowledgeNotice',
+            planier_dot_access_dot_v1_dot_access__pb2.AcknowledgeNoticeRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.AcknowledgeNoticeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordDpia(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/RecordDpia',
+            planier_dot_access_dot_v1_dot_access__pb2.RecordDpiaRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.RecordDpiaResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1155,6 +1569,33 @@ class AccessService:
             '/planier.access.v1.AccessService/Check',
             planier_dot_access_dot_v1_dot_access__pb2.CheckRequest.SerializeToString,
             planier_dot_access_dot_v1_dot_access__pb2.CheckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamChecks(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/planier.access.v1.AccessService/StreamChecks',
+            planier_dot_access_dot_v1_dot_access__pb2.StreamChecksRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.StreamChecksResponse.FromString,
             options,
             channel_credentials,
             insecure,

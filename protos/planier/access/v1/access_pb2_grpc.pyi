@@ -32,6 +32,26 @@ class AccessServiceStub:
     ConfirmBinding: _aio.UnaryUnaryMultiCallable[_access_pb2.ConfirmBindingRequest, _access_pb2.ConfirmBindingResponse]
     """City staff by the DGA, the Préfecture's staff by its validator."""
     ListClearances: _aio.UnaryUnaryMultiCallable[_access_pb2.ListClearancesRequest, _access_pb2.ListClearancesResponse]
+    RecordAct: _aio.UnaryUnaryMultiCallable[_access_pb2.RecordActRequest, _access_pb2.RecordActResponse]
+    """What follows the founding: notification, amendments, denunciation, termination, destruction, offices; signed by
+    the parties that each kind of act needs.
+    """
+    RequestClearance: _aio.UnaryUnaryMultiCallable[_access_pb2.RequestClearanceRequest, _access_pb2.RequestClearanceResponse]
+    """A coordinator's or an office's; without effect until the granting authority decides."""
+    DecideClearances: _aio.UnaryUnaryMultiCallable[_access_pb2.DecideClearancesRequest, _access_pb2.DecideClearancesResponse]
+    """Grants or refuses requests, renews, reviews and revokes, one numbered decision each; all or none."""
+    SuspendClearance: _aio.UnaryUnaryMultiCallable[_access_pb2.SuspendClearanceRequest, _access_pb2.SuspendClearanceResponse]
+    """Either party, at once and alone (art7.validation)."""
+    ResumeClearance: _aio.UnaryUnaryMultiCallable[_access_pb2.ResumeClearanceRequest, _access_pb2.ResumeClearanceResponse]
+    """The party that suspended lifts its suspension."""
+    SignUndertaking: _aio.UnaryUnaryMultiCallable[_access_pb2.SignUndertakingRequest, _access_pb2.SignUndertakingResponse]
+    """The holder signs the confidentiality undertaking, before the first access."""
+    ListNotices: _aio.UnaryUnaryMultiCallable[_access_pb2.ListNoticesRequest, _access_pb2.ListNoticesResponse]
+    """What the data protection officers were told."""
+    AcknowledgeNotice: _aio.UnaryUnaryMultiCallable[_access_pb2.AcknowledgeNoticeRequest, _access_pb2.AcknowledgeNoticeResponse]
+    """The officer of the party that was told."""
+    RecordDpia: _aio.UnaryUnaryMultiCallable[_access_pb2.RecordDpiaRequest, _access_pb2.RecordDpiaResponse]
+    """An impact study was started for an amendment (art3.change)."""
     AdoptListKeys: _aio.UnaryUnaryMultiCallable[_list_pb2.AdoptListKeysRequest, _list_pb2.AdoptListKeysResponse]
     """The Préfecture's own keys for its lists, signed by its key of the deed; its next versions are signed by them."""
     SubmitList: _aio.UnaryUnaryMultiCallable[_list_pb2.SubmitListRequest, _list_pb2.SubmitListResponse]
@@ -61,6 +81,8 @@ class AccessServiceStub:
     ListEngagements: _aio.UnaryUnaryMultiCallable[_engagement_pb2.ListEngagementsRequest, _engagement_pb2.ListEngagementsResponse]
     Check: _aio.UnaryUnaryMultiCallable[_access_pb2.CheckRequest, _access_pb2.CheckResponse]
     """Decides a batch of requests, linearised at the store's head."""
+    StreamChecks: _aio.StreamStreamMultiCallable[_access_pb2.StreamChecksRequest, _access_pb2.StreamChecksResponse]
+    """Check, batch after batch over one call: half the cost of a call for each."""
     ReadEvents: _aio.UnaryStreamMultiCallable[_event_pb2.ReadEventsRequest, _event_pb2.ReadEventsResponse]
 
 class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -132,6 +154,80 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _access_pb2.ListClearancesRequest,
         context: _aio.ServicerContext[_access_pb2.ListClearancesRequest, _abc.Awaitable[_access_pb2.ListClearancesResponse]],
     ) -> _abc.Awaitable[_access_pb2.ListClearancesResponse]: ...
+
+    @_abc_1.abstractmethod
+    def RecordAct(
+        self,
+        request: _access_pb2.RecordActRequest,
+        context: _aio.ServicerContext[_access_pb2.RecordActRequest, _abc.Awaitable[_access_pb2.RecordActResponse]],
+    ) -> _abc.Awaitable[_access_pb2.RecordActResponse]:
+        """What follows the founding: notification, amendments, denunciation, termination, destruction, offices; signed by
+        the parties that each kind of act needs.
+        """
+
+    @_abc_1.abstractmethod
+    def RequestClearance(
+        self,
+        request: _access_pb2.RequestClearanceRequest,
+        context: _aio.ServicerContext[_access_pb2.RequestClearanceRequest, _abc.Awaitable[_access_pb2.RequestClearanceResponse]],
+    ) -> _abc.Awaitable[_access_pb2.RequestClearanceResponse]:
+        """A coordinator's or an office's; without effect until the granting authority decides."""
+
+    @_abc_1.abstractmethod
+    def DecideClearances(
+        self,
+        request: _access_pb2.DecideClearancesRequest,
+        context: _aio.ServicerContext[_access_pb2.DecideClearancesRequest, _abc.Awaitable[_access_pb2.DecideClearancesResponse]],
+    ) -> _abc.Awaitable[_access_pb2.DecideClearancesResponse]:
+        """Grants or refuses requests, renews, reviews and revokes, one numbered decision each; all or none."""
+
+    @_abc_1.abstractmethod
+    def SuspendClearance(
+        self,
+        request: _access_pb2.SuspendClearanceRequest,
+        context: _aio.ServicerContext[_access_pb2.SuspendClearanceRequest, _abc.Awaitable[_access_pb2.SuspendClearanceResponse]],
+    ) -> _abc.Awaitable[_access_pb2.SuspendClearanceResponse]:
+        """Either party, at once and alone (art7.validation)."""
+
+    @_abc_1.abstractmethod
+    def ResumeClearance(
+        self,
+        request: _access_pb2.ResumeClearanceRequest,
+        context: _aio.ServicerContext[_access_pb2.ResumeClearanceRequest, _abc.Awaitable[_access_pb2.ResumeClearanceResponse]],
+    ) -> _abc.Awaitable[_access_pb2.ResumeClearanceResponse]:
+        """The party that suspended lifts its suspension."""
+
+    @_abc_1.abstractmethod
+    def SignUndertaking(
+        self,
+        request: _access_pb2.SignUndertakingRequest,
+        context: _aio.ServicerContext[_access_pb2.SignUndertakingRequest, _abc.Awaitable[_access_pb2.SignUndertakingResponse]],
+    ) -> _abc.Awaitable[_access_pb2.SignUndertakingResponse]:
+        """The holder signs the confidentiality undertaking, before the first access."""
+
+    @_abc_1.abstractmethod
+    def ListNotices(
+        self,
+        request: _access_pb2.ListNoticesRequest,
+        context: _aio.ServicerContext[_access_pb2.ListNoticesRequest, _abc.Awaitable[_access_pb2.ListNoticesResponse]],
+    ) -> _abc.Awaitable[_access_pb2.ListNoticesResponse]:
+        """What the data protection officers were told."""
+
+    @_abc_1.abstractmethod
+    def AcknowledgeNotice(
+        self,
+        request: _access_pb2.AcknowledgeNoticeRequest,
+        context: _aio.ServicerContext[_access_pb2.AcknowledgeNoticeRequest, _abc.Awaitable[_access_pb2.AcknowledgeNoticeResponse]],
+    ) -> _abc.Awaitable[_access_pb2.AcknowledgeNoticeResponse]:
+        """The officer of the party that was told."""
+
+    @_abc_1.abstractmethod
+    def RecordDpia(
+        self,
+        request: _access_pb2.RecordDpiaRequest,
+        context: _aio.ServicerContext[_access_pb2.RecordDpiaRequest, _abc.Awaitable[_access_pb2.RecordDpiaResponse]],
+    ) -> _abc.Awaitable[_access_pb2.RecordDpiaResponse]:
+        """An impact study was started for an amendment (art3.change)."""
 
     @_abc_1.abstractmethod
     def AdoptListKeys(
@@ -257,6 +353,14 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_access_pb2.CheckRequest, _abc.Awaitable[_access_pb2.CheckResponse]],
     ) -> _abc.Awaitable[_access_pb2.CheckResponse]:
         """Decides a batch of requests, linearised at the store's head."""
+
+    @_abc_1.abstractmethod
+    def StreamChecks(
+        self,
+        request_iterator: _abc.AsyncIterator[_access_pb2.StreamChecksRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_access_pb2.StreamChecksRequest], _abc.AsyncIterator[_access_pb2.StreamChecksResponse]],
+    ) -> _abc.AsyncIterator[_access_pb2.StreamChecksResponse]:
+        """Check, batch after batch over one call: half the cost of a call for each."""
 
     @_abc_1.abstractmethod
     def ReadEvents(
