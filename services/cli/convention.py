@@ -31,6 +31,8 @@ from planier.access.v1.events_pb2 import (
 from planier.common.v1.release_pb2 import Purpose
 
 from services.access import deed as deeds
+from services.access.policy import Policy
+from services.access.policy.rendering import rendering
 from services.cli import session
 from services.cli.app import AsOption, JsonOption, MotiveOption, app, perform
 from services.cli.connection import DEADLINE, Receipts, channel
@@ -74,6 +76,12 @@ def term(
 ) -> None:
     """Show the term as computed: annual periods, denunciation, termination, destruction (art9)."""
     perform(_term(motive, person, as_json=as_json), as_json=as_json)
+
+
+@convention.command()
+def policy() -> None:
+    """Print the policy that this version executes, in French, clause by clause."""
+    console.print(rendering(*Policy.load_with_text()), markup=False, highlight=False)
 
 
 @convention.command()
