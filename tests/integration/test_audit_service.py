@@ -32,7 +32,7 @@ from services.audit.checkpoint import parse_checkpoint
 from services.audit.log import AccessLog, leaf_of
 from services.audit.note import NoteVerifier
 from services.audit.proof import parse_proof
-from services.audit.service import MAX_ENTRIES_BYTES
+from services.audit.reading import MAX_ENTRIES_BYTES
 from services.audit.settings import LOG_ORIGIN, AuditSettings
 from services.audit.verify import verify_database
 from services.audit.wiring import assemble
@@ -44,7 +44,7 @@ from services.kernel.guard.tokens import TokenIssuer, TokenVerifier
 from services.kernel.keys import create_key_pair, read_private_key
 from services.kernel.rpc.client import open_channel
 from services.kernel.telemetry import Telemetry
-from tests.fixtures.audit import access_record, batch, items, sqlite_url
+from tests.fixtures.audit import access_record, batch, items, no_events, sqlite_url
 from tests.fixtures.guard import PERSON, TOKEN_KEY, Access, consultation, deny
 from tests.fixtures.rpc import certificates
 
@@ -88,7 +88,7 @@ async def running(folder: Path) -> AsyncIterator[Service]:
     )  # fmt: skip
     access = Access([])
     verifier = TokenVerifier({issuer.key_id: TOKEN_KEY.public_key()}, SystemClock())
-    audit = await assemble(settings, Telemetry.off(), access, verifier)
+    audit = await assemble(settings, Telemetry.off(), access, verifier, no_events)
     port = await audit.server.start()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(audit.close)
