@@ -13,7 +13,7 @@ from services.kernel.bus.base import BusUnavailable, RunPublisher
 from services.kernel.bus.columns import pack_columns, traceparents
 from services.kernel.bus.ledger import RunLedger
 from services.kernel.clock import Clock, SystemClock, microseconds
-from services.kernel.store.base import GENESIS, EventStore, StoredEvent
+from services.kernel.store.base import GENESIS, EventStore, Position, StoredEvent
 from services.kernel.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,8 @@ class Relay:
         self._wake = asyncio.Event()
         self._available = True
         self._published = 0
+        # Where the cursor stands, once it was read.
+        self._reached: Position | None = None
 
     def keeps_up(self, head: int, most: int) -> bool:
         """Whether at most so many events wait up to `head`; true without a bus, whose absence must stop nobody."""
@@ -67,6 +69,7 @@ class Relay:
                     prepared = True
                 idle = await self._publish_page()
             except (BusUnavailable, OperationalError) as problem:
+                self._reached = None
                 self._note(available=False, why=type(problem).__name__)
                 await self._tell_lag()
                 # Commits must not shorten the wait: they would make one attempt each.
@@ -96,6 +99,7 @@ class Relay:
                 await self._publisher.erase(erased)
             with self._telemetry.following("bus.publish", SpanKind.PRODUCER, traceparents(run)):
                 await self._publisher.publish(run)
+            self._reached = Position(run.store_id, run.last_position, run.digest)
             self._published = run.last_position
         return not runs
 
@@ -111,12 +115,13 @@ class Relay:
         self._telemetry.state("planier.relay.lag", lag, stream=self._ledger.stream)
 
     def _read(self) -> tuple[tuple[StoredEvent, ...], tuple[EventRun, ...]]:
-        cursor = self._published = self._ledger.cursor()
-        events = self._store.read_all(cursor, PAGE)
-        if not events:
-            return (), ()
-        before = self._store.position_at(cursor) if cursor else None
-        return events, tuple(pack_columns(self._store.store_id, before.digest if before else GENESIS, events))
+        reached = self._reached
+        if reached is None:
+            cursor = self._published = self._ledger.cursor()
+            digest = before.digest if (before := self._store.position_at(cursor)) else GENESIS
+            reached = Position(self._store.store_id, cursor, digest)
+        events = self._store.read_all(reached.position, PAGE)
+        return events, tuple(pack_columns(reached.store_id, reached.digest, events))
 
     async def _erased_by(self, events: Sequence[StoredEvent]) -> tuple[int, ...]:
         """The positions that these events erased."""

@@ -42,8 +42,11 @@ def open_engine(url: str) -> Engine:
 
 
 @contextmanager
-def begin_write(engine: Engine) -> Iterator[Connection]:
+def begin_write(engine: Engine, *, flushed: bool = True) -> Iterator[Connection]:
     """One transaction that writes: on SQLite it holds the write lock from its start, so it cannot fail half-way.
+
+    One that is not `flushed` can be taken back, whole, by a power cut before the next flushed one: only for what can be
+    found out again, never for what is acknowledged.
 
     Writers of one SQLite engine queue here, as SQLite itself makes them poll and the unlucky starve. Raises Problem
     STORE_BUSY after 30 s; a thread that is writing already must not begin again.
@@ -52,11 +55,32 @@ def begin_write(engine: Engine) -> Iterator[Connection]:
     if writer is not None and not writer.acquire(timeout=BUSY_SECONDS):
         raise unavailable("STORE_BUSY", "the database is being written to")
     try:
-        with engine.execution_options(**{_WRITE: True}).begin() as connection:
+        with (
+            engine.execution_options(**{_WRITE: True}).connect() as connection,
+            connection.begin() if flushed else _unflushed(connection),
+        ):
             yield connection
     finally:
         if writer is not None:
             writer.release()
+
+
+@contextmanager
+def _unflushed(connection: Connection) -> Iterator[None]:
+    if connection.dialect.name == "postgresql":
+        with connection.begin():
+            connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+            yield
+        return
+    # Outside the transaction, where alone SQLite takes it; FULL again before anybody else gets the connection.
+    cursor = connection.connection.cursor()
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    try:
+        with connection.begin():
+            yield
+    finally:
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.close()
 
 
 def scrub(engine: Engine, patience_ms: int) -> bool:
