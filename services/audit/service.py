@@ -21,7 +21,6 @@ from planier.audit.v1.audit_pb2 import (
     RecordRequest,
     RecordResponse,
     RecordResult,
-    ReplayEntry,
     ReplayRequest,
     ReplayResponse,
     SequenceHole,
@@ -34,10 +33,11 @@ from services.audit.cosigning import Cosigning
 from services.audit.entry import is_of_service
 from services.audit.log import AccessLog, Appended, Outcome
 from services.audit.note import NoteError
-from services.audit.proving import Hides, find, is_of_another_party, is_witnessed, prove
+from services.audit.proving import find, is_witnessed, prove
 from services.audit.publication import Publication
+from services.audit.reading import LogReader
 from services.audit.receipt import ReceiptSigner
-from services.audit.replay import Span, described, in_messages, read_page
+from services.audit.replay import described
 from services.audit.verify import VerifyReport, verify_log
 from services.audit.witnesses import PartyWitness
 from services.audit.writer import LogWriter
@@ -45,8 +45,6 @@ from services.kernel.errors import invalid, not_found
 from services.kernel.rpc.call import Call
 from services.kernel.store.base import Position
 
-# A message of replay, without its envelope.
-MAX_ENTRIES_BYTES = 256 * 1024 - 64
 # Above this, receipts are signed off the event loop (20 µs each).
 _SIGN_HERE = 8
 # How long a proof waits for the witnesses before it goes without them.
@@ -69,19 +67,19 @@ class AuditServicer:
         writer: LogWriter,
         signer: ReceiptSigner,
         public_key: Ed25519PublicKey,
+        reader: LogReader,
         *,
         witnesses: Sequence[PartyWitness] = (),
         cosigning: Cosigning | None = None,
-        hides: Hides = is_of_another_party,
     ) -> None:
         self._log = log
+        self._reader = reader
         self._writer = writer
         self._signer = signer
         self._public_key = public_key
         self._witnesses = witnesses
         self._publication = Publication(log, [witness.cosigner for witness in witnesses])
         self._cosigning = cosigning
-        self._hides = hides
 
     async def Record(self, request: RecordRequest, call: Call) -> RecordResponse:
         """Each record's receipt or refusal, in order; concurrent requests share one durable write.
@@ -104,26 +102,11 @@ class AuditServicer:
 
     async def Replay(self, request: ReplayRequest, call: Call) -> AsyncGenerator[ReplayResponse, None]:
         """The records that pass the filter, in order, of the tree as it was before this look's own record."""
-        # The guard takes the first message before it records the opening, so this size cannot count it.
-        size, root = await asyncio.to_thread(self._state)
-        first, limit = min(request.from_index, size), min(request.limit, size)
-        call.data_position = Position(self._log.origin, size, root)
-        call.data.count = min(size - first, limit or size)
         described(request.filter, call.data)
+        size, pages = await self._reader.open(call, request.filter, request.from_index, request.limit)
         yield ReplayResponse(tree_size=size)
-        sent, wanted = 0, request.filter
-        while first < size and (not limit or sent < limit):
-            span = Span(first, size, limit - sent if limit else 0)
-            entries = await asyncio.to_thread(self._page, request, span)
-            if not entries:
-                break
-            for run in in_messages(entries, MAX_ENTRIES_BYTES):
-                sent += len(run)
-                call.data.count = sent
-                yield ReplayResponse(entries=run, tree_size=size)
-            first = entries[-1].index + 1
-            if wanted.record_id:
-                break
+        async for entries in pages:
+            yield ReplayResponse(entries=entries, tree_size=size)
 
     async def VerifyLog(self, request: VerifyLogRequest, call: Call) -> VerifyLogResponse:  # noqa: ARG002 -- the server calls it so
         """Everything recomputed from the stored bytes, up to the present size."""
@@ -160,7 +143,8 @@ class AuditServicer:
             raise not_found("RECORD_NOT_FOUND", "the log has no record of that id")
         call.data.count = 1
         await self._until_witnessed(held.index)
-        masked = held.record is not None and self._hides(held.record, call.granted)
+        self._reader.require(held.index)
+        masked = held.record is not None and (await self._reader.mask(call)).hides(held.record)
         found = await asyncio.to_thread(prove, self._publication, held, content=not masked)
         return ProveAccessResponse(
             index=held.index,
@@ -235,10 +219,6 @@ class AuditServicer:
         frontier = self._log.frontier()
         return frontier.size, frontier.root()
 
-    def _page(self, request: ReplayRequest, span: Span) -> list[ReplayEntry]:
-        with self._log.reading() as connection:
-            return read_page(connection, request.filter, span)
-
     def _verify(self, size: int) -> VerifyReport:
         with self._log.reading() as connection:
             return verify_log(connection, self._public_key, size)
@@ -254,6 +234,7 @@ class AuditServicer:
             index = request.index
         if index >= size:
             raise not_found("LEAF_NOT_FOUND", "the tree of that size has no such leaf")
+        self._reader.require(index)
         proof = self._log.inclusion_proof(index, size)
         return GetInclusionProofResponse(index=index, tree_size=size, hashes=proof)
 

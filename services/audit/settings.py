@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import FilePath, StringConstraints
+from pydantic import Field, FilePath, StringConstraints
 
 from services.kernel.config import Address, OptionalAddress, ServiceSettings
 
@@ -21,3 +21,8 @@ class AuditSettings(ServiceSettings):
     tiles_listen: OptionalAddress = ""
     # The parties' witnesses (services/audit/witnesses.py); without a file nothing is ever witnessed.
     witnesses_file: FilePath | None = None
+    # 32 random bytes or more: pseudonyms are stable for as long as this file is. Without it, all people of a party
+    # look the same to the other.
+    pseudonym_key_file: FilePath | None = None
+    # Between two turns of the self-check, each of 4,096 records.
+    watch_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0

@@ -14,6 +14,7 @@ from services.cli.profile import Profile
 from services.cli.status import health
 from services.kernel.bus.broker import BrokerSettings, command, write_configuration
 from services.kernel.rpc.tls import TlsFiles
+from services.stack.keys import PSEUDONYM_KEY
 from services.stack.layout import CLIENT_ID, ROOT, Layout
 from services.stack.supervisor import Process
 from services.stack.witnesses import name_of, write_logs, write_witnesses
@@ -101,6 +102,7 @@ def _audit(layout: Layout) -> dict[str, str]:
         "LOG_KEY_FILE": str(layout.keys / "log.pem"),
         "TILES_LISTEN": layout.address("tiles"),
         "WITNESSES_FILE": str(layout.witnesses),
+        "PSEUDONYM_KEY_FILE": str(layout.keys / PSEUDONYM_KEY),
     }
 
 

@@ -32,7 +32,7 @@ from services.audit.checkpoint import parse_checkpoint
 from services.audit.log import AccessLog, leaf_of
 from services.audit.note import NoteVerifier
 from services.audit.proof import parse_proof
-from services.audit.service import MAX_ENTRIES_BYTES
+from services.audit.reading import MAX_ENTRIES_BYTES
 from services.audit.settings import LOG_ORIGIN, AuditSettings
 from services.audit.verify import verify_database
 from services.audit.wiring import assemble
@@ -44,7 +44,7 @@ from services.kernel.guard.tokens import TokenIssuer, TokenVerifier
 from services.kernel.keys import create_key_pair, read_private_key
 from services.kernel.rpc.client import open_channel
 from services.kernel.telemetry import Telemetry
-from tests.fixtures.audit import access_record, batch, items, sqlite_url
+from tests.fixtures.audit import access_record, batch, items, no_events, sqlite_url
 from tests.fixtures.guard import PERSON, TOKEN_KEY, Access, consultation, deny
 from tests.fixtures.rpc import certificates
 
@@ -88,7 +88,7 @@ async def running(folder: Path) -> AsyncIterator[Service]:
     )  # fmt: skip
     access = Access([])
     verifier = TokenVerifier({issuer.key_id: TOKEN_KEY.public_key()}, SystemClock())
-    audit = await assemble(settings, Telemetry.off(), access, verifier)
+    audit = await assemble(settings, Telemetry.off(), access, verifier, no_events)
     port = await audit.server.start()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(audit.close)
@@ -256,7 +256,7 @@ async def test_proofs_that_do_not_exist(
 async def test_an_access_is_proved_to_who_may_see_it(service: Service) -> None:
     """The proof verifies from its own bytes and the log's key; of another party's person it proves the leaf alone."""
     own, other = access_record(1), access_record(2)
-    other.actor.party = "PREFECTURE"
+    other.actor.party, other.actor.subject = "PREFECTURE", "agent-8"
     receipts = await service.record(own, other)
     verifier = NoteVerifier(LOG_ORIGIN, read_private_key(service.key).public_key())
     for record, receipt, masked in ((own, receipts[0], False), (other, receipts[1], True)):
