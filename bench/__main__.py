@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import ingest, read, start
+from bench import audit, ingest, read, start
 from bench.harness import OUT, Row, write
 
 GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "start": start.rows,
     "read": read.rows,
+    "audit": audit.rows,
     "telemetry": read.telemetry_rows,
     "ingest": ingest.rows,
     "visible": ingest.visible_rows,
