@@ -32,7 +32,6 @@ COMMANDS = (
     "nominative_list",
     "engagement",
     "audit",
-    "proofs",
     "demo",
 )
 # What the groups with many commands take from elsewhere.
