@@ -215,6 +215,7 @@ _OWN_CLAUSE = {
     "bindings": "art7.validation",
     "suspensions": "art7.validation",
     "notices": "art3.change",
+    "own-accesses": "house.own_accesses",
 }
 
 

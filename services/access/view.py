@@ -25,6 +25,8 @@ SYSTEM = {
     "notices": ("Notices", (PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT)),
     "convention": ("Convention", (PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT)),
     "access-log": ("AccessLog", (PURPOSE_OVERSIGHT,)),
+    "log-governance": ("LogGovernance", (PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT)),
+    "own-accesses": ("OwnAccesses", (PURPOSE_OVERSIGHT,)),
 }
 _NEVER = datetime(1, 1, 1, tzinfo=UTC)
 # People whose titles are kept ready in one view; beyond, all are forgotten at once.

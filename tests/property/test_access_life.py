@@ -71,7 +71,7 @@ PEOPLE = {
     access.SECOND_DGA: Person("Irène", "Vasseur", "DGA"),
     access.VALIDATOR: access.VALIDATOR_PERSON,
     access.DPO: Person("Denis", "Roux", "DPD"),
-    PREFECTURE_DPO: Person("Inès", "Vidal", "DPD"),
+    PREFECTURE_DPO: Person("Zoé", "Noir", "DPD"),
     DELEGATE_IDENTITY: Person("Hugo", "Ricard", "DGA Sécurité"),
     access.CITY_USER: access.CITY_PERSON,
     access.PREFECTURE_USER: access.PREFECTURE_PERSON,
@@ -116,15 +116,6 @@ class Life(RuleBasedStateMachine):
     @initialize()
     def sign(self) -> None:
         self.attempt(access.sign_command())
-        for command in self.officers():
-            self.attempt(command)
-        assert len(self.accepted) == 2
-
-    def officers(self) -> Iterable[Command]:
-        dpo = access.appointment(
-            "ROLE_DATA_PROTECTION_OFFICER", "PARTY_PREFECTURE", "prefecture-dpo", PEOPLE[PREFECTURE_DPO]
-        )
-        yield self.act("appointment", dpo, access.PREFECTURE_ALONE)
 
     def act(self, kind: str, content: dict[str, Any], signers: Any) -> RecordAct:
         self.serial += 1
