@@ -25,13 +25,12 @@ COMMANDS = (
     "fact",
     "cortege",
     "convention",
-    "acts",
     "clearance",
-    "review",
     "notice",
     "nominative_list",
     "engagement",
     "audit",
+    "proofs",
     "demo",
 )
 # What the groups with many commands take from elsewhere.
