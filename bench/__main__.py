@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import ingest, read, start
+from bench import ingest, read, recheck, start
 from bench.harness import OUT, Row, write
 
 GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "start": start.rows,
     "read": read.rows,
     "telemetry": read.telemetry_rows,
+    "recheck": recheck.rows,
     "ingest": ingest.rows,
     "visible": ingest.visible_rows,
     "ingest-postgres": ingest.postgres_rows,

@@ -31,6 +31,7 @@ COMMANDS = (
     "notice",
     "nominative_list",
     "engagement",
+    "access",
     "audit",
     "demo",
 )
