@@ -1,0 +1,60 @@
+"""Spatial weights as sparse matrices: who is whose neighbour, on H3 cells and among polygons; pure."""
+
+from typing import Any
+
+import h3.api.basic_int as h3
+import numpy as np
+import numpy.typing as npt
+import shapely
+from scipy import sparse
+
+Floats = npt.NDArray[np.float64]
+# scipy has no types: a CSR array of float64, n by n, row i holding the weights of i's neighbours.
+Weights = Any
+
+
+def from_pairs(rows: npt.ArrayLike, columns: npt.ArrayLike, size: int) -> Weights:
+    """Binary weights with a one at each (row, column)."""
+    ones = np.ones(len(np.asarray(rows)))
+    weights = sparse.csr_array((ones, (rows, columns)), shape=(size, size))
+    weights.data[:] = 1.0
+    return weights
+
+
+def with_self(weights: Weights) -> Weights:
+    """The same weights with each unit its own neighbour, of weight one: what Gi* asks and Gi does not."""
+    apart = without_self(weights)
+    return sparse.csr_array(apart + sparse.eye_array(apart.shape[0], format="csr"))
+
+
+def without_self(weights: Weights) -> Weights:
+    """The same weights without the diagonal."""
+    pairs = sparse.coo_array(weights)
+    apart = pairs.row != pairs.col
+    return sparse.csr_array((pairs.data[apart], (pairs.row[apart], pairs.col[apart])), shape=pairs.shape)
+
+
+def row_standardised(weights: Weights) -> Weights:
+    """Each row divided by its sum; a row without neighbours stays empty."""
+    sums = np.asarray(weights.sum(axis=1)).ravel()
+    return sparse.csr_array(weights.multiply(1.0 / np.where(sums == 0, 1.0, sums)[:, None]))
+
+
+def of_cells(cells: npt.NDArray[np.uint64], ring: int = 1) -> Weights:
+    """Binary weights, self included, between H3 cells of one resolution at most `ring` steps apart; `cells` sorted."""
+    rows, found = [], []
+    for index, cell in enumerate(cells.tolist()):
+        disk = h3.grid_disk(cell, ring)
+        rows += [index] * len(disk)
+        found += disk
+    wanted = np.array(found, np.uint64)
+    columns = np.minimum(np.searchsorted(cells, wanted), max(len(cells) - 1, 0))
+    there = cells[columns] == wanted if len(cells) else np.zeros(0, bool)
+    return from_pairs(np.array(rows)[there], columns[there], len(cells))
+
+
+def of_polygons(polygons: npt.NDArray[np.object_], gap: float) -> Weights:
+    """Binary weights, self included, between polygons at most `gap` of their own unit apart."""
+    tree = shapely.STRtree(polygons)
+    rows, columns = tree.query(polygons, predicate="dwithin", distance=gap)
+    return from_pairs(rows, columns, len(polygons))
