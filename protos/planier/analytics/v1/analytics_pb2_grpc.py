@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from planier.analytics.v1 import analytics_pb2 as planier_dot_analytics_dot_v1_dot_analytics__pb2
+from planier.analytics.v1 import tension_pb2 as planier_dot_analytics_dot_v1_dot_tension__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -44,6 +45,11 @@ class AnalyticsServiceStub:
                 request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetFactRequest.SerializeToString,
                 response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetFactResponse.FromString,
                 _registered_method=True)
+        self.QueryTension = channel.unary_unary(
+                '/planier.analytics.v1.AnalyticsService/QueryTension',
+                request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryTensionRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_tension__pb2.QueryTensionResponse.FromString,
+                _registered_method=True)
         self.GetPosition = channel.unary_unary(
                 '/planier.analytics.v1.AnalyticsService/GetPosition',
                 request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionRequest.SerializeToString,
@@ -68,6 +74,13 @@ class AnalyticsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def QueryTension(self, request, context):
+        """Where facts gather beyond chance, under the purpose TENSION only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetPosition(self, request, context):
         """How far the read model has followed ingest; hashes only.
         """
@@ -87,6 +100,11 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
                     servicer.GetFact,
                     request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetFactRequest.FromString,
                     response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetFactResponse.SerializeToString,
+            ),
+            'QueryTension': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryTension,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryTensionRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_tension__pb2.QueryTensionResponse.SerializeToString,
             ),
             'GetPosition': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPosition,
@@ -148,6 +166,33 @@ class AnalyticsService:
             '/planier.analytics.v1.AnalyticsService/GetFact',
             planier_dot_analytics_dot_v1_dot_analytics__pb2.GetFactRequest.SerializeToString,
             planier_dot_analytics_dot_v1_dot_analytics__pb2.GetFactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryTension(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/QueryTension',
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryTensionRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_tension__pb2.QueryTensionResponse.FromString,
             options,
             channel_credentials,
             insecure,

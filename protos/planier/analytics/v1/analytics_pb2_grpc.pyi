@@ -6,6 +6,7 @@ Reading: the map and the things on it (art5.map)."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from planier.analytics.v1 import analytics_pb2 as _analytics_pb2
+from planier.analytics.v1 import tension_pb2 as _tension_pb2
 import abc as _abc_1
 
 
@@ -18,6 +19,8 @@ class AnalyticsServiceStub:
     """Exact features up to a limit; above it, exact counts per H3 cell whose sum is the number of features."""
     GetFact: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetFactRequest, _analytics_pb2.GetFactResponse]
     """One fact with its history."""
+    QueryTension: _aio.UnaryUnaryMultiCallable[_analytics_pb2.QueryTensionRequest, _tension_pb2.QueryTensionResponse]
+    """Where facts gather beyond chance, under the purpose TENSION only."""
     GetPosition: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetPositionRequest, _analytics_pb2.GetPositionResponse]
     """How far the read model has followed ingest; hashes only."""
 
@@ -37,6 +40,14 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_analytics_pb2.GetFactRequest, _abc.Awaitable[_analytics_pb2.GetFactResponse]],
     ) -> _abc.Awaitable[_analytics_pb2.GetFactResponse]:
         """One fact with its history."""
+
+    @_abc_1.abstractmethod
+    def QueryTension(
+        self,
+        request: _analytics_pb2.QueryTensionRequest,
+        context: _aio.ServicerContext[_analytics_pb2.QueryTensionRequest, _abc.Awaitable[_tension_pb2.QueryTensionResponse]],
+    ) -> _abc.Awaitable[_tension_pb2.QueryTensionResponse]:
+        """Where facts gather beyond chance, under the purpose TENSION only."""
 
     @_abc_1.abstractmethod
     def GetPosition(
