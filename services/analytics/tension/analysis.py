@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from services.analytics.tension.families import discoveries, q_values
+from services.analytics.tension.families import q_values, small_q
 from services.analytics.tension.local import gi_star, permutation_p, two_sided
 from services.analytics.tension.rates import marshall
 from services.analytics.tension.supports import Support
+from services.analytics.tension.trend import Trend, mann_kendall, patterns
 from services.analytics.tension.weights import Floats
 
 Flags = npt.NDArray[np.bool_]
@@ -72,15 +73,28 @@ def expected_around(counts: npt.NDArray[np.int64], support: Support) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Gi* of each unit in each step: the scores, and where they stand out above and below within their step."""
+    """Gi* of each unit (row) in each step (column): scores, and the side of those that stand out within their step."""
 
     z: Floats
-    hot: Flags
-    cold: Flags
+    side: npt.NDArray[np.int8]
+
+    def trends(self, units: npt.NDArray[np.int64]) -> tuple[Trend, npt.NDArray[np.int8]]:
+        """Mann-Kendall of those units' scores, and their categories of emerging hot spots (signed Pattern)."""
+        trend, side = mann_kendall(self.z[units]), self.side[units]
+        return trend, patterns(side > 0, side < 0, trend, ALPHA)
+
+    def categories(self) -> npt.NDArray[np.int8]:
+        """The category of every unit; one that never stands out has none, whatever its trend."""
+        found = np.zeros(len(self.z), np.int8)
+        units = np.flatnonzero(self.side.any(axis=1))
+        found[units] = self.trends(units)[1]
+        return found
 
 
 def analyse_steps(counts: npt.NDArray[np.int64], support: Support) -> Steps:
     """The analysis of facts counted by unit (row) and step (column), each step a family of its own."""
     z = gi_star(comparable(counts, support), support.weights)
-    kept = discoveries(two_sided(z), ALPHA)
-    return Steps(z, kept & (z > 0), kept & (z < 0))
+    side = np.zeros(z.shape, np.int8)
+    kept, _ = small_q(z, ALPHA)
+    side.ravel()[kept] = np.sign(z.ravel()[kept])
+    return Steps(z, side)

@@ -1,43 +1,46 @@
 """Many tests at once: the false discovery rate of Benjamini and Hochberg (1995); pure."""
 
 import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri
 
+from services.analytics.tension.local import two_sided
 from services.analytics.tension.weights import Floats
 
 
 def q_values(p: Floats) -> Floats:
-    """The least false discovery rate at which each test would be kept; each column is a family of its own.
+    """The least false discovery rate at which each test of a family would be kept.
 
     q(i) = min over j >= i of p(j) m / j, p sorted, m the size of the family: monotone in p, never above one.
     """
-    family = np.asarray(p, np.float64)
-    size = family.shape[0]
-    if size == 0:
-        return family.copy()
-    rows = np.ascontiguousarray(family.T) if family.ndim > 1 else family[None, :]
-    found = np.empty_like(rows)
-    ratio = size / np.arange(1, size + 1)
-    # Row by row: what one family needs stays in the nearest cache.
-    for row, into in zip(rows, found, strict=True):
-        order = np.argsort(row)
-        scaled = row[order]
-        scaled *= ratio
-        into[order[::-1]] = np.minimum.accumulate(scaled[::-1])
-    np.minimum(found, 1.0, out=found)
-    return np.ascontiguousarray(found.T) if family.ndim > 1 else found[0]
+    size = len(p)
+    order = np.argsort(p)
+    scaled = p[order] * (size / np.arange(1, size + 1))
+    found = np.empty(size)
+    found[order[::-1]] = np.minimum(np.minimum.accumulate(scaled[::-1]), 1.0)
+    return found
 
 
-def discoveries(p: Floats, alpha: float) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Which tests are kept at that rate: q_values(p) <= alpha, column by column, without sorting the others."""
-    family = np.asarray(p, np.float64)
-    rows = np.ascontiguousarray(family.T) if family.ndim > 1 else family[None, :]
-    kept = np.zeros(rows.shape, bool)
-    size = rows.shape[1]
+def small_q(scores: Floats, ceiling: float) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Of many families, one a column of two-sided scores, the tests whose q is at most `ceiling`, and those q.
+
+    Tests are given by their place in the flattened table. A q is never below its p, so that a test whose p is above the
+    ceiling neither has such a q nor lowers another's: the few others alone are sorted, once for all families.
+    """
+    size, families = scores.shape
+    flat = np.ascontiguousarray(scores).ravel()
+    # The nearest score that could do, less what rounding may take from it.
+    far = np.flatnonzero(np.abs(flat) >= -ndtri(ceiling / 2) * (1 - 1e-9))
+    p = two_sided(flat[far])
+    by_p = np.argsort(p)
+    # Families are 16 bits wide: numpy sorts them stably in linear time.
+    order = by_p[np.argsort((far[by_p] % families).astype(np.uint16), kind="stable")]
+    far, p = far[order], p[order]
+    bounds = np.searchsorted(far % families, np.arange(families + 1))
     ratio = size / np.arange(1, size + 1)
-    for row, keep in zip(rows, kept, strict=True):
-        # A test above alpha is never kept, nor does it count for the rank of those below it.
-        few = np.sort(row[row <= alpha])
-        under = np.flatnonzero(few * ratio[: len(few)] <= alpha)
-        if len(under):
-            keep[:] = row <= few[under[-1]]
-    return np.ascontiguousarray(kept.T) if family.ndim > 1 else kept[0]
+    q = np.empty_like(p)
+    for first, last in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        scaled = p[first:last] * ratio[: last - first]
+        q[first:last] = np.minimum.accumulate(scaled[::-1])[::-1]
+    kept = q <= ceiling
+    return far[kept], q[kept]

@@ -4,6 +4,8 @@ Marshall (1991, doi:10.2307/2347593) by moments; Clayton and Kaldor (1987, doi:1
 model, by their fixed point.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,8 +17,10 @@ _CLOSE = 1e-10
 
 def raw(events: npt.ArrayLike, exposure: npt.ArrayLike) -> Floats:
     """Events by unit of exposure; 0 where there is no exposure."""
-    counted, exposed = np.broadcast_arrays(np.asarray(events, np.float64), _column(events, exposure))
-    rates: Floats = np.divide(counted, exposed, out=np.zeros(counted.shape), where=exposed > 0)
+    exposed = np.asarray(exposure, np.float64)
+    inverse = np.divide(1.0, exposed, out=np.zeros_like(exposed), where=exposed > 0)
+    counted = np.asarray(events)
+    rates: Floats = counted * _rows(inverse, counted)
     return rates
 
 
@@ -26,13 +30,16 @@ def marshall(events: npt.ArrayLike, exposure: npt.ArrayLike) -> Floats:
     With m the common rate and s2 = sum n_i (r_i - m)^2 / sum n_i: A = max(0, s2 - m / mean(n)) and
     estimate = m + (r_i - m) A / (A + m / n_i). `events` has a row a unit; each column of a second dimension is apart.
     """
-    counted, exposed = np.asarray(events, np.float64), _column(events, exposure)
-    rates = raw(counted, exposed)
-    total = exposed.sum(axis=0)
-    common = counted.sum(axis=0) / total
-    variance = (exposed * (rates - common) ** 2).sum(axis=0) / total
-    between = np.maximum(variance - common / exposed.mean(axis=0), 0.0)
-    return _drawn(rates, common, between, exposed)
+    counted, exposed = np.asarray(events, np.float64), np.asarray(exposure, np.float64)
+    common = counted.sum(axis=0) / exposed.sum()
+    # From here in place: over 2 million rates each pass over memory is a tenth of the time.
+    apart: Floats = raw(counted, exposed)
+    apart -= common
+    variance = np.einsum("i,i...,i...->...", exposed, apart, apart) / exposed.sum()
+    between = np.maximum(variance - common / exposed.mean(), 0.0)
+    apart *= _share(common, between, _rows(exposed, apart))
+    apart += common
+    return apart
 
 
 def marshall_local(events: npt.ArrayLike, exposure: npt.ArrayLike, weights: Weights) -> Floats:
@@ -49,7 +56,8 @@ def marshall_local(events: npt.ArrayLike, exposure: npt.ArrayLike, weights: Weig
     between = np.maximum(
         variance - common * np.divide(several, around, out=np.zeros(len(counted)), where=around > 0), 0.0
     )
-    return _drawn(rates, common, between, exposed)
+    drawn: Floats = common + (rates - common) * _share(common, between, exposed)
+    return drawn
 
 
 def poisson_gamma(events: npt.ArrayLike, expected: npt.ArrayLike) -> Floats:
@@ -75,15 +83,15 @@ def poisson_gamma(events: npt.ArrayLike, expected: npt.ArrayLike) -> Floats:
     return (observed + nu) / (exposed + alpha)
 
 
-def _column(events: npt.ArrayLike, exposure: npt.ArrayLike) -> Floats:
-    """The exposure with as many dimensions as the events."""
-    exposed = np.asarray(exposure, np.float64)
-    return exposed[:, None] if np.ndim(events) > exposed.ndim else exposed
+def _rows(exposed: Floats, events: npt.NDArray[Any]) -> Floats:
+    """A value for each row, to go with all the columns there are."""
+    return exposed[:, None] if events.ndim > 1 else exposed
 
 
-def _drawn(rates: Floats, common: Floats, between: Floats, exposed: Floats) -> Floats:
-    within = np.divide(
-        common, exposed, out=np.zeros(np.broadcast_shapes(np.shape(common), exposed.shape)), where=exposed > 0
-    )
-    share = np.divide(between, between + within, out=np.zeros(rates.shape), where=between + within > 0)
-    return common + (rates - common) * share
+def _share(common: Floats, between: Floats, exposed: Floats) -> Floats:
+    """The part of its distance from the common rate that each rate keeps: A / (A + m / n), none where n is none."""
+    # A n / (A n + m), which needs no division by n.
+    share: Floats = between * exposed
+    # Where nothing happened nothing is kept: 0 / (0 + 1).
+    share /= share + np.where(common > 0, common, 1.0)
+    return share

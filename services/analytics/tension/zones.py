@@ -15,7 +15,6 @@ from services.analytics.tension import disclosure
 from services.analytics.tension.analysis import (
     LEAST_EXPECTED,
     Analysis,
-    Steps,
     analyse,
     analyse_steps,
     expected_around,
@@ -23,7 +22,7 @@ from services.analytics.tension.analysis import (
 from services.analytics.tension.facts import FINEST, Facts, Feed
 from services.analytics.tension.rates import marshall
 from services.analytics.tension.supports import Project, Support, Units, on_cells, on_polygons
-from services.analytics.tension.trend import Pattern, mann_kendall, patterns
+from services.analytics.tension.trend import Pattern
 from services.analytics.tension.weights import Floats
 
 DAY_US = 86_400_000_000
@@ -235,9 +234,7 @@ class _Finder:
     def _trends(self, table: npt.NDArray[np.int64], peaks: list[int]) -> list[tuple[int, int, float, bool]]:
         """Signed category, S and p of each peak's scores, and whether there was enough for a category."""
         by_step = expected_around(table.sum(axis=1), self._support) / self._question.steps
-        steps: Steps = analyse_steps(table, self._support)
-        test = mann_kendall(steps.z[peaks])
-        kinds = patterns(steps.hot[peaks], steps.cold[peaks], test, alpha=0.05)
+        test, kinds = analyse_steps(table, self._support).trends(np.array(peaks))
         enough = (self._question.steps >= LEAST_STEPS) & (by_step[peaks] >= LEAST_EXPECTED)
         return [
             (int(kind), int(s), float(p), bool(sure)) if sure else (0, 0, 1.0, False)
