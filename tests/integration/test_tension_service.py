@@ -152,6 +152,20 @@ async def test_the_look_is_described_and_holds_no_source_that_may_not_feed(desk:
     assert [check.support for check in answer.zones[0].checks] == ["h3-8", "h3-10", "h3-9-ring-2", "polygons"]
 
 
+async def test_asked_again_the_answer_is_there_until_something_new_is_known(
+    desk: TensionDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await desk.answer(request(), call(*SOURCES))
+    monkeypatch.setattr(desk, "_study", None)
+    again = call(*SOURCES)
+    assert await desk.answer(request(), again) == first
+    assert again.data.count == len(first.zones)
+    assert again.data_position is not None
+    # Who may see less has another answer.
+    with pytest.raises(TypeError):
+        await desk.answer(request(), call("municipal-police-reports"))
+
+
 async def test_another_purpose_is_refused(desk: TensionDesk) -> None:
     asked = Call(Invocation(METHOD, "", "", "", "", ""), built.granted(*SOURCES))
     with pytest.raises(Problem) as refused:

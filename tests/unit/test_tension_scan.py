@@ -32,6 +32,7 @@ def brute(
 @pytest.mark.parametrize("alive", [True, False])
 def test_the_likeliest_cylinder_is_the_best_of_all(seed: int, alive: bool) -> None:
     rng = np.random.default_rng(seed)
+    # Six steps and cylinders of three: those that are alive leave earlier steps to be folded.
     points, expected = rng.random((9, 2)), rng.gamma(3, 1, (9, 6))
     counts = rng.poisson(expected * 2)
     counts[2:4, 4:] += 6

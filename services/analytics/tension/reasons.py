@@ -73,6 +73,7 @@ def cautions(study: Study, asked: Iterable[Feed]) -> list[str]:
     said = [
         "Ces chiffres montrent où des faits sont enregistrés, non où ils se produisent.",
         "Ils ne disent rien d'une personne et ne prédisent rien.",
+        "Les manifestations, les opérations et les visites officielles n'entrent jamais dans ces statistiques.",
     ]
     seen = {study.facts.feeds[index].source for index in set(study.facts.feed.tolist())}
     coarse = {feed.kind for feed in study.too_coarse}
@@ -114,7 +115,7 @@ def _what(zone: Zone, study: Study, zone_time: ZoneInfo) -> str:
     place = f" ({where}{more})" if where else ""
     words = "anormalement nombreux" if zone.side > 0 else "anormalement rares"
     return (
-        f"Faits {words} sur {_extent(zone, study)}{place} : {zone.total} faits {_listed(natures)}, "
+        f"Faits {words} sur {_extent(zone, study)}{place} : {_whole(zone.total)} faits {_listed(natures)}, "
         f"du {first} au {last}, soit {number(ratio, 1)} fois la densité moyenne du secteur "
         f"({number(zone.raw_rate, 1)} par km² et par mois, {number(zone.smoothed_rate, 1)} après lissage)."
     )
@@ -159,7 +160,11 @@ def _units(family: int, study: Study) -> str:
 
 def _several(count: int, one: str, many: str) -> str:
     # French: zero and one take the singular.
-    return f"{count} {one if count < 2 else many}"  # noqa: PLR2004
+    return f"{_whole(count)} {one if count < 2 else many}"  # noqa: PLR2004
+
+
+def _whole(count: int) -> str:
+    return f"{count:,}".replace(",", "\u00a0")
 
 
 def _s(count: int) -> str:

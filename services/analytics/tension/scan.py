@@ -5,6 +5,7 @@ Kulldorff (1997, doi:10.1080/03610929708831995), Kulldorff (2001, doi:10.1111/14
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +73,11 @@ def scan(
         return ()
     even = np.asarray(expected, np.float64)
     even = even * (total / even.sum())
+    earlier = 0
+    if alive and observed.shape[1] > most_steps + 1:
+        # No cylinder reaches that far back: all earlier steps are one.
+        earlier = observed.shape[1] - most_steps - 1
+        observed, even = _folded(observed, earlier + 1), _folded(even, earlier + 1)
     cylinders = _Cylinders(even, order, most_steps, alive=alive, total=total)
     found = list(cylinders.likeliest(observed, most_clusters))
     rng = np.random.default_rng(seed)
@@ -84,8 +90,8 @@ def scan(
     return tuple(
         Cluster(
             tuple(order[centre, : size + 1].tolist()),
-            first,
-            end,
+            first + earlier,
+            end + earlier,
             int(observed[order[centre, : size + 1], first:end].sum()),
             float(even[order[centre, : size + 1], first:end].sum()),
             ratio,
@@ -93,6 +99,14 @@ def scan(
         )
         for ratio, centre, size, first, end in found
     )
+
+
+Table = TypeVar("Table", Floats, Indexes)
+
+
+def _folded(table: Table, steps: int) -> Table:
+    """The table with its first steps added up into one."""
+    return np.column_stack([table[:, :steps].sum(axis=1), table[:, steps:]])
 
 
 class _Cylinders:
