@@ -19,10 +19,10 @@ class AnalyticsServiceStub:
     """Exact features up to a limit; above it, exact counts per H3 cell whose sum is the number of features."""
     GetFact: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetFactRequest, _analytics_pb2.GetFactResponse]
     """One fact with its history."""
-    QueryTension: _aio.UnaryUnaryMultiCallable[_analytics_pb2.QueryTensionRequest, _tension_pb2.QueryTensionResponse]
-    """Where facts gather beyond chance, under the purpose TENSION only."""
     GetPosition: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetPositionRequest, _analytics_pb2.GetPositionResponse]
     """How far the read model has followed ingest; hashes only."""
+    QueryTension: _aio.UnaryUnaryMultiCallable[_analytics_pb2.QueryTensionRequest, _tension_pb2.QueryTensionResponse]
+    """Where facts gather beyond chance, under the purpose TENSION only."""
 
 class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -42,19 +42,19 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         """One fact with its history."""
 
     @_abc_1.abstractmethod
-    def QueryTension(
-        self,
-        request: _analytics_pb2.QueryTensionRequest,
-        context: _aio.ServicerContext[_analytics_pb2.QueryTensionRequest, _abc.Awaitable[_tension_pb2.QueryTensionResponse]],
-    ) -> _abc.Awaitable[_tension_pb2.QueryTensionResponse]:
-        """Where facts gather beyond chance, under the purpose TENSION only."""
-
-    @_abc_1.abstractmethod
     def GetPosition(
         self,
         request: _analytics_pb2.GetPositionRequest,
         context: _aio.ServicerContext[_analytics_pb2.GetPositionRequest, _abc.Awaitable[_analytics_pb2.GetPositionResponse]],
     ) -> _abc.Awaitable[_analytics_pb2.GetPositionResponse]:
         """How far the read model has followed ingest; hashes only."""
+
+    @_abc_1.abstractmethod
+    def QueryTension(
+        self,
+        request: _analytics_pb2.QueryTensionRequest,
+        context: _aio.ServicerContext[_analytics_pb2.QueryTensionRequest, _abc.Awaitable[_tension_pb2.QueryTensionResponse]],
+    ) -> _abc.Awaitable[_tension_pb2.QueryTensionResponse]:
+        """Where facts gather beyond chance, under the purpose TENSION only."""
 
 def add_AnalyticsServiceServicer_to_server(servicer: AnalyticsServiceServicer, server: _aio.Server) -> None: ...
