@@ -127,6 +127,8 @@ async def test_a_zone_says_all_that_it_rests_on(desk: TensionDesk) -> None:
     assert (zone.only_discovered, zone.fragile, len(zone.checks)) == (False, False, 3)
     assert zone.pattern in (tension_pb2.TREND_PATTERN_PERSISTENT, tension_pb2.TREND_PATTERN_SPORADIC)
     assert zone.opinion.moran == tension_pb2.MORAN_QUADRANT_HIGH_HIGH
+    share = zone.surface_km2 / sum(h3.cell_area(cell, "km^2") for cell in CITY)
+    assert 1 < zone.opinion.relative_risk < zone.count / (table.sum() * share)
     assert zone.opinion.agrees == (zone.opinion.disagreement == "")
     assert zone.reason.startswith("Faits anormalement nombreux")
     method = answer.method

@@ -102,7 +102,7 @@ queries = st.builds(
 
 def shown(facts: Facts) -> list[tuple[object, ...]]:
     named = [(facts.feeds[feed].source, facts.feeds[feed].kind) for feed in facts.feed.tolist()]
-    columns = (facts.cell, facts.longitude, facts.latitude, facts.starts_us, facts.recorded_us)
+    columns = (facts.cells[facts.cell], facts.longitude, facts.latitude, facts.starts_us, facts.recorded_us)
     return sorted(zip(named, *(column.tolist() for column in columns), strict=True))
 
 

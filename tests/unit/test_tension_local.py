@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
 from services.analytics.tension.local import _draw, gi_star, local_moran, permutation_p, two_sided
-from services.analytics.tension.weights import Weights, from_pairs, row_standardised, with_self, without_self
+from services.analytics.tension.weights import Weights, from_pairs, without_self
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -38,11 +38,21 @@ def random_weights(seed: int, size: int, *, binary: bool = True) -> Weights:
     return with_self(drawn)
 
 
-def of_esda(weights: Weights, **more: object) -> "W":
+def with_self(weights: Weights) -> Weights:
+    apart = without_self(weights)
+    return sparse.csr_array(apart + sparse.eye_array(apart.shape[0], format="csr"))
+
+
+def row_standardised(weights: Weights) -> Weights:
+    sums = np.asarray(weights.sum(axis=1)).ravel()
+    return sparse.csr_array(weights.multiply(1.0 / sums[:, None]))
+
+
+def of_esda(weights: Weights) -> "W":
     apart = without_self(weights)
     rows = range(apart.shape[0])
     neighbours = {row: apart.indices[apart.indptr[row] : apart.indptr[row + 1]].tolist() for row in rows}
-    return W(neighbours, silence_warnings=True, **more)
+    return W(neighbours, silence_warnings=True)
 
 
 def test_published_scores() -> None:

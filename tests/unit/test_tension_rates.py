@@ -10,13 +10,12 @@ from hypothesis.extra.numpy import arrays
 
 from services.analytics.tension.families import q_values, small_q
 from services.analytics.tension.local import two_sided
-from services.analytics.tension.rates import marshall, marshall_local, poisson_gamma, raw
-from tests.unit.test_tension_local import of_esda, random_weights
+from services.analytics.tension.rates import marshall, poisson_gamma, raw
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import libpysal
-    from esda.smoothing import Empirical_Bayes, Spatial_Empirical_Bayes
+    from esda.smoothing import Empirical_Bayes
 
 # Benjamini and Hochberg (1995), section 3: fifteen comparisons of two treatments of myocardial infarction.
 HEART = [
@@ -91,10 +90,7 @@ def test_marshall_of_esda(sids: tuple[np.ndarray, np.ndarray]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wide = Empirical_Bayes(events, births).r.ravel()
-        weights = random_weights(4, 100)
-        near = Spatial_Empirical_Bayes(events, births, of_esda(weights, id_order=list(range(100)))).r.ravel()
     assert marshall(events, births) == pytest.approx(wide, rel=1e-9)
-    assert marshall_local(events, births, weights) == pytest.approx(near, rel=1e-9)
 
 
 def test_small_exposures_are_drawn_more_and_columns_are_apart(sids: tuple[np.ndarray, np.ndarray]) -> None:

@@ -68,11 +68,15 @@ def _feed(source: Source, kind: Kind) -> Feed:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One entry a fact in each column; `feed` indexes `feeds`, places in 1e-7 degree, instants in microseconds."""
+    """One entry a fact in each column; `feed` indexes `feeds`, `cell` indexes `cells`, which are of resolution 10.
+
+    Places are in 1e-7 degree, instants in microseconds.
+    """
 
     feeds: tuple[Feed, ...]
+    cells: npt.NDArray[np.uint64]
     feed: npt.NDArray[np.int16]
-    cell: npt.NDArray[np.uint64]
+    cell: npt.NDArray[np.int64]
     longitude: npt.NDArray[np.int32]
     latitude: npt.NDArray[np.int32]
     starts_us: npt.NDArray[np.int64]
@@ -85,6 +89,7 @@ class Facts:
         """Those facts only."""
         return Facts(
             self.feeds,
+            self.cells,
             self.feed[chosen],
             self.cell[chosen],
             self.longitude[chosen],

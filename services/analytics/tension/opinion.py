@@ -7,7 +7,9 @@ import numpy as np
 from services.analytics.tension import disclosure
 from services.analytics.tension.analysis import ALPHA, comparable
 from services.analytics.tension.local import Moran, local_moran
+from services.analytics.tension.rates import poisson_gamma
 from services.analytics.tension.scan import Cluster, nearest, scan
+from services.analytics.tension.weights import Floats
 from services.analytics.tension.zones import SEED, Study, Zone, steps_of
 
 REPLICATES = 99
@@ -21,15 +23,22 @@ _QUADRANT = {1: 1, -1: 3}
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """Local Moran of every unit; the scan's significant clusters, which of their counts may be shown."""
+    """Local Moran and Poisson-gamma risk of every unit; the significant clusters, and whether they may be shown."""
 
     moran: Moran
+    risks: Floats
+    expected: Floats
     clusters: tuple[Cluster, ...]
     shown: tuple[bool, ...]
 
     def same_quadrant(self, zone: Zone) -> bool:
         """Whether local Moran has the zone's peak in the quadrant that its side means."""
         return int(self.moran.quadrant[zone.peak]) == _QUADRANT[zone.side]
+
+    def relative_risk(self, zone: Zone) -> float:
+        """The zone's smoothed relative risk, its units weighed by what was expected of them."""
+        share = self.expected[zone.units]
+        return float(self.risks[zone.units] @ share / share.sum())
 
     def in_cluster(self, zone: Zone) -> bool:
         """Whether a cluster shares a unit with the zone."""
@@ -43,16 +52,19 @@ class Opinion:
 def second_opinion(study: Study) -> Opinion:
     """What the other methods find over the study's own units."""
     table = steps_of(study.facts, study.units, study.question, study.support)
-    moran = local_moran(comparable(table.sum(axis=1), study.support), study.support.weights)
+    counts = table.sum(axis=1)
+    moran = local_moran(comparable(counts, study.support), study.support.weights)
+    expected = study.support.surfaces * (counts.sum() / study.support.surfaces.sum())
+    risks = poisson_gamma(counts, expected) if counts.sum() and study.support.size > 1 else np.ones(study.support.size)
     lengths = min(_MOST_STEPS, max(1, study.question.steps // 2))
     most = int(np.clip(_MOST_CYLINDERS // max(1, study.support.size * lengths), 2, _MOST_NEIGHBOURS))
     clusters: tuple[Cluster, ...] = ()
     if study.support.size > 1:
-        expected = np.tile(study.support.surfaces[:, None], (1, study.question.steps))
+        even = np.tile(study.support.surfaces[:, None], (1, study.question.steps))
         order = nearest(study.support.middles, most)
-        found = scan(table, expected, order, most_steps=lengths, alive=True, replicates=REPLICATES, seed=SEED)
+        found = scan(table, even, order, most_steps=lengths, alive=True, replicates=REPLICATES, seed=SEED)
         clusters = tuple(cluster for cluster in found if cluster.p <= ALPHA)
-    return Opinion(moran, clusters, tuple(_may_show(study, cluster) for cluster in clusters))
+    return Opinion(moran, risks, expected, clusters, tuple(_may_show(study, cluster) for cluster in clusters))
 
 
 def _may_show(study: Study, cluster: Cluster) -> bool:

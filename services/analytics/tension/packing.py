@@ -89,6 +89,7 @@ def _zone(zone: Zone, study: Study, opinion: Opinion | None, zone_time: ZoneInfo
     if opinion is not None:
         packed.opinion.moran = _QUADRANTS[int(opinion.moran.quadrant[zone.peak])]
         packed.opinion.moran_statistic = float(opinion.moran.statistic[zone.peak])
+        packed.opinion.relative_risk = opinion.relative_risk(zone)
         packed.opinion.in_scan_cluster = opinion.in_cluster(zone)
         packed.opinion.agrees = opinion.agrees(zone)
         packed.opinion.disagreement = reasons.disagreement(zone, opinion)

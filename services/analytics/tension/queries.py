@@ -80,10 +80,12 @@ def _columns(fed: tuple[Feed, ...], pages: Sequence[np.ndarray]) -> Facts:
     feed = np.full(len(rows), -1, np.int16)
     for index, one in enumerate(fed):
         feed[(rows[:, 0] == code_of(one.source)) & (rows[:, 1] == code_of(one.kind))] = index
+    cells, cell = np.unique(rows[:, 2], return_inverse=True)
     facts = Facts(
         fed,
+        cells.astype(np.uint64),
         feed,
-        rows[:, 2].astype(np.uint64),
+        cell.astype(np.int64),
         rows[:, 3].astype(np.int32),
         rows[:, 4].astype(np.int32),
         rows[:, 5],

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from services.analytics.tension.weights import Floats, Weights
+from services.analytics.tension.weights import Floats
 
 _ROUNDS = 200
 _CLOSE = 1e-10
@@ -40,24 +40,6 @@ def marshall(events: npt.ArrayLike, exposure: npt.ArrayLike) -> Floats:
     apart *= _share(common, between, _rows(exposed, apart))
     apart += common
     return apart
-
-
-def marshall_local(events: npt.ArrayLike, exposure: npt.ArrayLike, weights: Weights) -> Floats:
-    """Marshall's estimate drawn to the common rate of the neighbours of positive weight, self included as they say."""
-    counted, exposed = np.asarray(events, np.float64), np.asarray(exposure, np.float64)
-    near = weights.copy()
-    near.data = (near.data > 0).astype(np.float64)
-    rates = raw(counted, exposed)
-    around, several = near @ exposed, np.diff(near.indptr)
-    common = np.divide(near @ counted, around, out=np.zeros(len(counted)), where=around > 0)
-    # sum n_j (r_j - m_i)^2 over the neighbours of i, opened up.
-    moment = near @ (exposed * rates**2) - 2 * common * (near @ (exposed * rates)) + common**2 * around
-    variance = np.divide(moment, around, out=np.zeros(len(counted)), where=around > 0)
-    between = np.maximum(
-        variance - common * np.divide(several, around, out=np.zeros(len(counted)), where=around > 0), 0.0
-    )
-    drawn: Floats = common + (rates - common) * _share(common, between, exposed)
-    return drawn
 
 
 def poisson_gamma(events: npt.ArrayLike, expected: npt.ArrayLike) -> Floats:

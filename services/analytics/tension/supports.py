@@ -54,7 +54,10 @@ class Support:
 
 def on_cells(facts: Facts, resolution: int, ring: int, project: Project) -> tuple[Support, Units]:
     """The cells that hold at least one of the facts, and the cell of each fact."""
-    cells, units = np.unique(parents(facts.cell, resolution), return_inverse=True)
+    used = np.bincount(facts.cell, minlength=len(facts.cells)) > 0
+    cells, coarser = np.unique(parents(facts.cells[used], resolution), return_inverse=True)
+    unit_of = np.full(len(facts.cells), -1, np.int64)
+    unit_of[used] = coarser
     listed = cells.tolist()
     latitudes, longitudes = _middles(listed)
     surfaces = np.array([h3.cell_area(cell, "km^2") for cell in listed], np.float64)
@@ -68,7 +71,7 @@ def on_cells(facts: Facts, resolution: int, ring: int, project: Project) -> tupl
         middles=np.column_stack(project(longitudes, latitudes)),
         cells=cells,
     )
-    return support, units.astype(np.int64)
+    return support, unit_of[facts.cell]
 
 
 def on_polygons(

@@ -21,23 +21,11 @@ def from_pairs(rows: npt.ArrayLike, columns: npt.ArrayLike, size: int) -> Weight
     return weights
 
 
-def with_self(weights: Weights) -> Weights:
-    """The same weights with each unit its own neighbour, of weight one: what Gi* asks and Gi does not."""
-    apart = without_self(weights)
-    return sparse.csr_array(apart + sparse.eye_array(apart.shape[0], format="csr"))
-
-
 def without_self(weights: Weights) -> Weights:
     """The same weights without the diagonal."""
     pairs = sparse.coo_array(weights)
     apart = pairs.row != pairs.col
     return sparse.csr_array((pairs.data[apart], (pairs.row[apart], pairs.col[apart])), shape=pairs.shape)
-
-
-def row_standardised(weights: Weights) -> Weights:
-    """Each row divided by its sum; a row without neighbours stays empty."""
-    sums = np.asarray(weights.sum(axis=1)).ravel()
-    return sparse.csr_array(weights.multiply(1.0 / np.where(sums == 0, 1.0, sums)[:, None]))
 
 
 def of_cells(cells: npt.NDArray[np.uint64], ring: int = 1) -> Weights:

@@ -362,6 +362,7 @@ class TensionOpinion(_message.Message):
     IN_SCAN_CLUSTER_FIELD_NUMBER: _builtins.int
     AGREES_FIELD_NUMBER: _builtins.int
     DISAGREEMENT_FIELD_NUMBER: _builtins.int
+    RELATIVE_RISK_FIELD_NUMBER: _builtins.int
     moran: Global___MoranQuadrant.ValueType
     moran_statistic: _builtins.float
     in_scan_cluster: _builtins.bool
@@ -370,6 +371,8 @@ class TensionOpinion(_message.Message):
     """Gi*, local Moran and the scan say the same."""
     disagreement: _builtins.str
     """French; empty where all agree."""
+    relative_risk: _builtins.float
+    """Of the zone's facts to those that an even density would give, by the Poisson-gamma model (Clayton and Kaldor)."""
     def __init__(
         self,
         *,
@@ -378,10 +381,11 @@ class TensionOpinion(_message.Message):
         in_scan_cluster: _builtins.bool = ...,
         agrees: _builtins.bool = ...,
         disagreement: _builtins.str = ...,
+        relative_risk: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agrees", b"agrees", "disagreement", b"disagreement", "in_scan_cluster", b"in_scan_cluster", "moran", b"moran", "moran_statistic", b"moran_statistic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agrees", b"agrees", "disagreement", b"disagreement", "in_scan_cluster", b"in_scan_cluster", "moran", b"moran", "moran_statistic", b"moran_statistic", "relative_risk", b"relative_risk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
