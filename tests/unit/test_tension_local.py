@@ -138,6 +138,15 @@ def test_permutations_are_those_that_the_draws_say(
         assert found[unit] == pytest.approx(min(1.0, 2 * (tail + 1) / 30) if degree else 1.0)
 
 
+@settings(max_examples=30, deadline=None)
+@given(counts, st.integers(0, 9), st.integers(0, 2**25))
+def test_few_or_all_are_asked_about_alike(values: np.ndarray, seed: int, bits: int) -> None:
+    weights = random_weights(seed, len(values))
+    asked = np.array([bool(bits >> place & 1) for place in range(len(values))])
+    every = permutation_p(values, weights, 29, seed)
+    assert permutation_p(values, weights, 29, seed, asked).tolist() == np.where(asked, every, 1).tolist()
+
+
 def test_draws_hold_no_double_and_reach_everyone_alike() -> None:
     for population, size in ((400, 6), (12, 6)):
         draws = _draw(population, size, 4000, np.random.default_rng(1))

@@ -23,7 +23,7 @@ LEAST_EXPECTED = 5.0
 class Analysis:
     """Gi* of each unit; `side` is 1 where it stands out above, -1 below, 0 elsewhere and where it was not tested.
 
-    Where q leaves no unit to ask about, permutations are not made and all their p are 1.
+    Permutations are made for the units that q leaves, and their p is 1 elsewhere.
     """
 
     z: Floats
@@ -54,7 +54,7 @@ def analyse(counts: npt.NDArray[np.int64], support: Support, *, permutations: in
     stands_out = tested & (q <= ALPHA)
     shuffled = np.ones(support.size)
     if stands_out.any():
-        shuffled = permutation_p(values, support.weights, permutations, seed)
+        shuffled = permutation_p(values, support.weights, permutations, seed, stands_out)
         stands_out &= shuffled <= ALPHA
     return Analysis(z, p, q, shuffled, tested, np.where(stands_out, np.sign(z), 0).astype(np.int8))
 

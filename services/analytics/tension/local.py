@@ -16,6 +16,8 @@ Counts = npt.NDArray[np.int64]
 
 # Rows of simulated sums worked on at once: 256 x 999 float64 is 2 MiB, the size of a level-2 cache.
 _BLOCK = 256
+# Up to this share of all units each is better drawn for by itself.
+_FEW = 0.2
 
 
 def gi_star(values: npt.ArrayLike, weights: Weights) -> Floats:
@@ -74,12 +76,18 @@ def local_moran(values: npt.ArrayLike, weights: Weights) -> Moran:
     return Moran(statistic, np.select([high & around, ~high & around, ~high & ~around], [1, 2, 3], 4).astype(np.int8))
 
 
-def permutation_p(values: npt.ArrayLike, weights: Weights, permutations: int, seed: int) -> Floats:
+def permutation_p(
+    values: npt.ArrayLike,
+    weights: Weights,
+    permutations: int,
+    seed: int,
+    asked: npt.NDArray[np.bool_] | None = None,
+) -> Floats:
     """Two-sided pseudo p-values by conditional permutation: i keeps its value, its neighbours draw from the others.
 
     p = min(1, 2 (min(#sums >= observed, #sums <= observed) + 1) / (permutations + 1)). Given i's own value, Gi* and
     local Moran both rise or fall with the neighbours' weighted sum alone, so that one p serves both. Draws are shared
-    by all units, as in PySAL. A unit without neighbours has p = 1.
+    by all units, as in PySAL. A unit without neighbours, or not `asked` about, has p = 1.
     """
     series = np.asarray(values, np.float64)
     apart = without_self(weights)
@@ -90,23 +98,24 @@ def permutation_p(values: npt.ArrayLike, weights: Weights, permutations: int, se
         return p
     draws = _draw(len(series) - 1, int(degrees.max()), permutations, np.random.default_rng(seed))
     even = _even_rows(apart)
+    wanted = degrees > 0 if asked is None else asked & (degrees > 0)
     above, below = np.zeros(len(series), np.int64), np.zeros(len(series), np.int64)
     # Neighbours of equal weight: the sum alone matters, and it changes by one draw in a few from unit to unit.
+    summed = even & wanted & (np.count_nonzero(wanted) > _FEW * len(series))
     observed = _neighbour_sums(apart) @ series
-    for degree in np.unique(degrees[even & (degrees > 0)]).tolist():
-        mine = even & (degrees == degree)
+    for degree in np.unique(degrees[summed]).tolist():
+        mine = summed & (degrees == degree)
         found = _compare_sums(series, draws[:, :degree], observed, mine)
         above[mine], below[mine] = found[0][mine], found[1][mine]
-    for unit in np.flatnonzero(~even).tolist():
+    for unit in np.flatnonzero(wanted & ~summed).tolist():
         row = apart.data[apart.indptr[unit] : apart.indptr[unit + 1]]
-        others = np.delete(series, unit)
-        sums = others[draws[:, : len(row)]] @ row
+        drawn = draws[:, : len(row)]
+        sums = series[drawn + (drawn >= unit)] @ row
         mine_observed = row @ series[apart.indices[apart.indptr[unit] : apart.indptr[unit + 1]]]
         slack = _slack(series, float(np.abs(row).sum()))
         above[unit] = np.count_nonzero(sums >= mine_observed - slack)
         below[unit] = np.count_nonzero(sums <= mine_observed + slack)
-    has = degrees > 0
-    p[has] = np.minimum(1.0, 2.0 * (np.minimum(above, below)[has] + 1) / (permutations + 1))
+    p[wanted] = np.minimum(1.0, 2.0 * (np.minimum(above, below)[wanted] + 1) / (permutations + 1))
     return p
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import h3.api.basic_int as h3
 import numpy as np
@@ -59,8 +60,8 @@ def on_cells(facts: Facts, resolution: int, ring: int, project: Project) -> tupl
     unit_of = np.full(len(facts.cells), -1, np.int64)
     unit_of[used] = coarser
     listed = cells.tolist()
-    latitudes, longitudes = _middles(listed)
-    surfaces = np.array([h3.cell_area(cell, "km^2") for cell in listed], np.float64)
+    shapes = np.array([_shape(cell) for cell in listed], np.float64).reshape(-1, 3)
+    latitudes, longitudes, surfaces = shapes.T
     around = "mailles contiguës" if ring == 1 else f"mailles à {ring} pas au plus"
     support = Support(
         name=f"h3-{resolution}" + (f"-ring-{ring}" if ring > 1 else ""),
@@ -106,6 +107,7 @@ def parents(cells: npt.NDArray[np.uint64], resolution: int) -> npt.NDArray[np.ui
     return kept | np.uint64(resolution << 52 | ((1 << (3 * (15 - resolution))) - 1))
 
 
-def _middles(cells: Sequence[int]) -> tuple[Floats, Floats]:
-    middles = np.array([h3.cell_to_latlng(cell) for cell in cells], np.float64).reshape(-1, 2)
-    return middles[:, 0], middles[:, 1]
+@lru_cache(maxsize=100_000)
+def _shape(cell: int) -> tuple[float, float, float]:
+    """Latitude and longitude of the middle, surface in km2."""
+    return (*h3.cell_to_latlng(cell), h3.cell_area(cell, "km^2"))

@@ -1,5 +1,6 @@
 """Spatial weights as sparse matrices: who is whose neighbour, on H3 cells and among polygons; pure."""
 
+from functools import lru_cache
 from typing import Any
 
 import h3.api.basic_int as h3
@@ -30,15 +31,22 @@ def without_self(weights: Weights) -> Weights:
 
 def of_cells(cells: npt.NDArray[np.uint64], ring: int = 1) -> Weights:
     """Binary weights, self included, between H3 cells of one resolution at most `ring` steps apart; `cells` sorted."""
-    rows, found = [], []
+    rows: list[int] = []
+    found: list[int] = []
     for index, cell in enumerate(cells.tolist()):
-        disk = h3.grid_disk(cell, ring)
+        disk = _disk(cell, ring)
         rows += [index] * len(disk)
         found += disk
     wanted = np.array(found, np.uint64)
     columns = np.minimum(np.searchsorted(cells, wanted), max(len(cells) - 1, 0))
     there = cells[columns] == wanted if len(cells) else np.zeros(0, bool)
     return from_pairs(np.array(rows)[there], columns[there], len(cells))
+
+
+@lru_cache(maxsize=100_000)
+def _disk(cell: int, ring: int) -> tuple[int, ...]:
+    """A city's cells are asked for again and again: 0.1 microseconds instead of 5."""
+    return tuple(h3.grid_disk(cell, ring))
 
 
 def of_polygons(polygons: npt.NDArray[np.object_], gap: float) -> Weights:
