@@ -45,7 +45,7 @@ def map_view(
     profile = Profile.load()
     request = QueryMapRequest(
         consultation=session.consultation(purpose, motive),
-        box=_box(area) if area else _whole(profile),
+        box=box_of(area) if area else _whole(profile),
         sources=source or (),
         kinds=kind or (),
         statuses=[value_of(FactStatus, name, "--status") for name in status or ()],
@@ -62,7 +62,8 @@ def map_view(
     perform(_map(profile, request, person, as_json=as_json), as_json=as_json)
 
 
-def _box(area: str) -> BoundingBox:
+def box_of(area: str) -> BoundingBox:
+    """A box as a person types it; BadParameter where it is none."""
     try:
         west, south, east, north = (float(part) for part in area.split(","))
     except ValueError:
