@@ -1,4 +1,4 @@
-"""Files of facts: JSON Lines and delimited protobuf as `planier demo` writes them; GeoJSON, by a mapping or by itself."""
+"""Files of facts: JSON Lines and delimited protobuf as `planier demo` writes them; GeoJSON."""
 
 import json
 from collections.abc import Iterable, Iterator
