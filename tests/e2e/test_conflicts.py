@@ -41,8 +41,8 @@ def test_a_march_through_works_is_found_acknowledged_and_resolved(stack: Stack, 
             stack.planier("cortege", "send", str(file), "--certificate", certificate, "--json").content["accepted"] == 1
         )
     stack.planier("login", "--as", "duty-officer")
-    box = ("--area", "5.309,43.275,5.313,43.277", "--rule", "route-works")
-    box = (*box, "--from", START.isoformat())
+    area = "5.309,43.275,5.313,43.277"
+    box = ("--area", area, "--rule", "route-works", "--from", START.isoformat())
     # The read model follows within a moment.
     for _ in range(50):
         found = stack.planier("conflicts", *box, "--json").content["conflicts"]
@@ -61,7 +61,7 @@ def test_a_march_through_works_is_found_acknowledged_and_resolved(stack: Stack, 
     assert [step["subject"] for step in resolved["steps"]] == ["duty-officer", "duty-officer"]
     assert resolved["steps"][1]["measure"]["reference"] == "P-2026/12"
 
-    agenda = stack.planier("agenda", "--area", box[1], "--from", "2032-05-01", "--days", "5", "--json").content
+    agenda = stack.planier("agenda", "--area", area, "--from", "2032-05-01", "--days", "5", "--json").content
     assert {entry["kind"] for entry in agenda["entries"]} == {"PROTEST_MARCH", "ROADWORKS"}
     assert all(entry["conflict_ids"] == [seen["conflict_id"]] for entry in agenda["entries"])
     record: dict[str, Any] = agenda["release"]

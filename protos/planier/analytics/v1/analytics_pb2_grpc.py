@@ -45,6 +45,11 @@ class AnalyticsServiceStub:
                 request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetFactRequest.SerializeToString,
                 response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetFactResponse.FromString,
                 _registered_method=True)
+        self.GetPosition = channel.unary_unary(
+                '/planier.analytics.v1.AnalyticsService/GetPosition',
+                request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionResponse.FromString,
+                _registered_method=True)
         self.QueryConflicts = channel.unary_unary(
                 '/planier.analytics.v1.AnalyticsService/QueryConflicts',
                 request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryConflictsRequest.SerializeToString,
@@ -65,11 +70,6 @@ class AnalyticsServiceStub:
                 request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaRequest.SerializeToString,
                 response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaResponse.FromString,
                 _registered_method=True)
-        self.GetPosition = channel.unary_unary(
-                '/planier.analytics.v1.AnalyticsService/GetPosition',
-                request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionRequest.SerializeToString,
-                response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionResponse.FromString,
-                _registered_method=True)
 
 
 class AnalyticsServiceServicer:
@@ -84,6 +84,13 @@ class AnalyticsServiceServicer:
 
     def GetFact(self, request, context):
         """One fact with its history.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPosition(self, request, context):
+        """How far the read model has followed ingest; hashes only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,13 +124,6 @@ class AnalyticsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetPosition(self, request, context):
-        """How far the read model has followed ingest; hashes only.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_AnalyticsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -136,6 +136,11 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
                     servicer.GetFact,
                     request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetFactRequest.FromString,
                     response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetFactResponse.SerializeToString,
+            ),
+            'GetPosition': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPosition,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionResponse.SerializeToString,
             ),
             'QueryConflicts': grpc.unary_unary_rpc_method_handler(
                     servicer.QueryConflicts,
@@ -156,11 +161,6 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
                     servicer.GetAgenda,
                     request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaRequest.FromString,
                     response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaResponse.SerializeToString,
-            ),
-            'GetPosition': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetPosition,
-                    request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionRequest.FromString,
-                    response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -217,6 +217,33 @@ class AnalyticsService:
             '/planier.analytics.v1.AnalyticsService/GetFact',
             planier_dot_analytics_dot_v1_dot_analytics__pb2.GetFactRequest.SerializeToString,
             planier_dot_analytics_dot_v1_dot_analytics__pb2.GetFactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPosition(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/GetPosition',
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -325,33 +352,6 @@ class AnalyticsService:
             '/planier.analytics.v1.AnalyticsService/GetAgenda',
             planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaRequest.SerializeToString,
             planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetPosition(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/planier.analytics.v1.AnalyticsService/GetPosition',
-            planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionRequest.SerializeToString,
-            planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionResponse.FromString,
             options,
             channel_credentials,
             insecure,

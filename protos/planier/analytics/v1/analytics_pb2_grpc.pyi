@@ -19,6 +19,8 @@ class AnalyticsServiceStub:
     """Exact features up to a limit; above it, exact counts per H3 cell whose sum is the number of features."""
     GetFact: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetFactRequest, _analytics_pb2.GetFactResponse]
     """One fact with its history."""
+    GetPosition: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetPositionRequest, _analytics_pb2.GetPositionResponse]
+    """How far the read model has followed ingest; hashes only."""
     QueryConflicts: _aio.UnaryUnaryMultiCallable[_analytics_pb2.QueryConflictsRequest, _analytics_pb2.QueryConflictsResponse]
     """Facts that do not go together, with what people did about it; under the purpose CROSSING."""
     AcknowledgeConflict: _aio.UnaryUnaryMultiCallable[_conflicts_pb2.AcknowledgeConflictRequest, _conflicts_pb2.AcknowledgeConflictResponse]
@@ -27,8 +29,6 @@ class AnalyticsServiceStub:
     """A person says which measure resolves a conflict."""
     GetAgenda: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetAgendaRequest, _analytics_pb2.GetAgendaResponse]
     """Day by day what happens, where and when, and what deserves attention; under the purpose SITUATION."""
-    GetPosition: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetPositionRequest, _analytics_pb2.GetPositionResponse]
-    """How far the read model has followed ingest; hashes only."""
 
 class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -46,6 +46,14 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_analytics_pb2.GetFactRequest, _abc.Awaitable[_analytics_pb2.GetFactResponse]],
     ) -> _abc.Awaitable[_analytics_pb2.GetFactResponse]:
         """One fact with its history."""
+
+    @_abc_1.abstractmethod
+    def GetPosition(
+        self,
+        request: _analytics_pb2.GetPositionRequest,
+        context: _aio.ServicerContext[_analytics_pb2.GetPositionRequest, _abc.Awaitable[_analytics_pb2.GetPositionResponse]],
+    ) -> _abc.Awaitable[_analytics_pb2.GetPositionResponse]:
+        """How far the read model has followed ingest; hashes only."""
 
     @_abc_1.abstractmethod
     def QueryConflicts(
@@ -78,13 +86,5 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_analytics_pb2.GetAgendaRequest, _abc.Awaitable[_analytics_pb2.GetAgendaResponse]],
     ) -> _abc.Awaitable[_analytics_pb2.GetAgendaResponse]:
         """Day by day what happens, where and when, and what deserves attention; under the purpose SITUATION."""
-
-    @_abc_1.abstractmethod
-    def GetPosition(
-        self,
-        request: _analytics_pb2.GetPositionRequest,
-        context: _aio.ServicerContext[_analytics_pb2.GetPositionRequest, _abc.Awaitable[_analytics_pb2.GetPositionResponse]],
-    ) -> _abc.Awaitable[_analytics_pb2.GetPositionResponse]:
-        """How far the read model has followed ingest; hashes only."""
 
 def add_AnalyticsServiceServicer_to_server(servicer: AnalyticsServiceServicer, server: _aio.Server) -> None: ...
