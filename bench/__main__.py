@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import ingest, read, start
+from bench import conflicts, ingest, read, start
 from bench.harness import OUT, Row, write
 
 GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
@@ -14,6 +14,7 @@ GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "visible": ingest.visible_rows,
     "ingest-postgres": ingest.postgres_rows,
     "overload": ingest.overload_rows,
+    "conflicts": conflicts.rows,
 }
 
 

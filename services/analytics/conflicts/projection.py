@@ -93,7 +93,7 @@ class Crossing:
         for subject in fresh:
             superseded.setdefault(subject.fact_id, subject.since_us)
         concerned = [s for s in fresh if s.left | s.right and s.since_us < s.until_us]
-        subjects, pairs = self._neighbours(connection, tables, concerned, superseded)
+        subjects, pairs = self.near(connection, tables, concerned, superseded)
         found = [*self._detector.of_needs(concerned)]
         if len(pairs[0]):
             found += self._detector.of_pairs(subjects, columns_of(subjects), pairs)
@@ -124,7 +124,7 @@ class Crossing:
             subjects.append(Subject(version.fact_id, version.position, *span, fact, shape, windows, left, right))
         return subjects
 
-    def _neighbours(
+    def near(
         self, connection: Connection, tables: CrossingTables, fresh: Sequence[Subject], superseded: dict[bytes, int]
     ) -> tuple[list[Subject], Pairs]:
         """The fresh subjects and their neighbours, and which of them are near, as places among these."""
