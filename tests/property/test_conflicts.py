@@ -15,7 +15,7 @@ from planier.common.v1 import fact_pb2
 from pyproj import Transformer
 from sqlalchemy import Engine, MetaData, select
 
-from services.analytics.conflicts.crossing import near_one, near_pairs
+from services.analytics.conflicts.crossing import near_pairs
 from services.analytics.conflicts.projection import Crossing
 from services.analytics.conflicts.queries import ConflictQuery, query_conflicts
 from services.analytics.conflicts.register import Steps
@@ -290,7 +290,6 @@ def test_near_pairs_are_those_that_comparing_every_two_gives(spread: float) -> N
     }
     assert found == wanted
     assert wanted
-    assert {frozenset((0, int(other))) for other in near_one(columns, 0, 50.0, 2)} == {p for p in wanted if 0 in p}
 
 
 def near(c: Columns, one: int, other: int) -> bool:

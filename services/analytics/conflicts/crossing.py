@@ -1,7 +1,7 @@
 """Which subjects are near one another in space and time: exact, over arrays; pure.
 
-All against all: subjects are put into square cells, sorted by start within each, and every one meets the later starters
-of its cells that begin before it ends; a pair is taken in one cell only. One against some: plain comparisons.
+Subjects are put into square cells, sorted by start within each, and every one meets the later starters of its cells
+that begin before it ends; a pair is taken in one cell only. Those over many cells meet all others without cells.
 Candidates have boxes within `metres`, hulls of windows that meet within `margin_us`, times of knowledge that meet, and
 opposite sides of some rule; `dwithin` on the shapes decides. Windows and each rule's own bounds are `detection`'s.
 """
@@ -13,12 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from services.analytics.conflicts.cells import CELL, MOST_CELLS
 from services.analytics.conflicts.subjects import Columns
 
-# Side of a cell, metres: a street or a square lies in one to four.
-CELL: Final = 500.0
-# A subject over more cells than this meets all the others without cells.
-MOST_CELLS: Final = 64
 # Candidate pairs looked at together: some 100 MB of arrays at most.
 _CHUNK: Final = 1_000_000
 
@@ -36,7 +33,7 @@ def near_pairs(columns: Columns, metres: float, margin_us: int = 0) -> Pairs:
     large = np.flatnonzero((covered > MOST_CELLS) & ~empty)
     small = np.flatnonzero((covered <= MOST_CELLS) & ~empty)
     found = [
-        decided(columns, left, right, metres, margin_us)
+        _decided(columns, left, right, metres, margin_us)
         for left, right in _sharing_cells(columns, small, (west, south, east, north), covered, margin_us)
     ]
     everyone = np.arange(count, dtype=np.int64)
@@ -44,26 +41,11 @@ def near_pairs(columns: Columns, metres: float, margin_us: int = 0) -> Pairs:
     rank[large] = np.arange(len(large))
     for place, one in enumerate(large):
         others = everyone[~empty & (rank < place)]
-        found.append(decided(columns, np.full(len(others), one), others, metres, margin_us))
+        found.append(_decided(columns, np.full(len(others), one), others, metres, margin_us))
     if not found:
         return _NONE, _NONE
     lefts, rights = zip(*found, strict=True)
     return np.concatenate(lefts), np.concatenate(rights)
-
-
-def near_one(columns: Columns, one: int, metres: float, margin_us: int = 0) -> Ints:
-    """Those that are near the one at that place, which is not among them."""
-    others = np.delete(np.arange(len(columns.starts), dtype=np.int64), one)
-    return decided(columns, np.full(len(others), one, dtype=np.int64), others, metres, margin_us)[1]
-
-
-def cells_of(west: float, south: float, east: float, north: float, reach: float = 0.0) -> list[int] | None:
-    """The keys of the cells that a box grown by `reach` metres covers; None where there are too many to name."""
-    columns = range(int((west - reach) // CELL), int((east + reach) // CELL) + 1)
-    rows = range(int((south - reach) // CELL), int((north + reach) // CELL) + 1)
-    if len(columns) * len(rows) > MOST_CELLS:
-        return None
-    return [(column << 32) + row for column in columns for row in rows]
 
 
 def _cells(bounds: npt.NDArray[np.float64], metres: float) -> tuple[Ints, Ints, Ints, Ints]:
@@ -109,7 +91,7 @@ def _sharing_cells(
         first = last
 
 
-def decided(columns: Columns, left: Ints, right: Ints, metres: float, margin_us: int) -> Pairs:
+def _decided(columns: Columns, left: Ints, right: Ints, metres: float, margin_us: int) -> Pairs:
     """The candidates that are near; each test sees only what the one before it left."""
     bounds, starts, ends = columns.bounds, columns.starts, columns.ends
     for axis in (0, 1):

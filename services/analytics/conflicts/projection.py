@@ -4,18 +4,20 @@ What a pair of versions is does not depend on any other (detection.py), so the r
 versions against all would give; a property test holds it.
 """
 
-import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 import numpy as np
 import shapely
 from planier.common.v1 import fact_pb2
+from shapely.geometry.base import BaseGeometry
 from sqlalchemy import Connection
 
-from services.analytics.bulk import in_chunks, insert, marks, run, run_many
-from services.analytics.conflicts.crossing import Pairs, cells_of, decided, near_pairs
+from services.analytics.bulk import in_chunks, insert, run, run_many
+from services.analytics.conflicts.cells import ENDLESS, LARGE, SPANS, cells_of, span_of, whole_box
+from services.analytics.conflicts.crossing import Pairs, near_pairs
 from services.analytics.conflicts.detection import Detector, Found
 from services.analytics.conflicts.rules import Rules
 from services.analytics.conflicts.subjects import (
@@ -29,17 +31,23 @@ from services.analytics.conflicts.subjects import (
 )
 from services.analytics.conflicts.tables import CrossingTables
 
-# The cell of what covers too many.
-LARGE: Final = -1
-_DECIMETRES: Final = 10
-_BOXES: Final = (
-    " AND starts_us < ? AND ends_us > ? AND west <= ? AND east >= ? AND south <= ? AND north >= ?"
+# One row of the question for each cell and class of duration: the class's earliest start that can still be under way.
+_NEAR: Final = (
+    "WITH q (cell, span, after, west, south, east, north) AS (VALUES @rows)"
+    " SELECT c.fact_id, f.since_us, f.position, f.left_rules, f.right_rules, f.shape FROM q"
+    " CROSS JOIN crossing_cells~ c JOIN crossing_facts~ f ON f.fact_id = c.fact_id"
+    " WHERE c.cell = q.cell AND c.span = q.span AND c.starts_us < ? AND c.starts_us > q.after AND c.ends_us > ?"
+    " AND c.west <= q.east AND c.east >= q.west AND c.south <= q.north AND c.north >= q.south"
+    " AND (c.left_rules & ? <> 0 OR c.right_rules & ? <> 0)"
+)
+# What is too large for cells is compared with every box.
+_NEAR_LARGE: Final = (
+    "SELECT fact_id, since_us, position, left_rules, right_rules, shape FROM crossing_facts~ WHERE starts_us < ?"
+    " AND ends_us > ? AND west <= ? AND east >= ? AND south <= ? AND north >= ?"
     " AND (left_rules & ? <> 0 OR right_rules & ? <> 0)"
 )
-_NEAR: Final = "SELECT DISTINCT fact_id FROM crossing_cells~ WHERE cell IN (@)@boxes".replace("@boxes", _BOXES)
-_NEAR_LARGE: Final = "SELECT fact_id FROM crossing_facts~ WHERE 1 = 1@boxes".replace("@boxes", _BOXES)
-_CURRENT: Final = "SELECT fact_id, position, since_us, body, shape FROM crossing_facts~ WHERE fact_id IN (@)"
-_PLACED: Final = "SELECT fact_id, starts_us, west, south, east, north FROM crossing_facts~ WHERE fact_id IN (@)"
+_BODIES: Final = "SELECT fact_id, body FROM crossing_facts~ WHERE fact_id IN (@)"
+_PLACED: Final = "SELECT fact_id, starts_us, ends_us, shape FROM crossing_facts~ WHERE fact_id IN (@)"
 _LINKED: Final = (
     "SELECT c.conflict_id, c.left_position, c.right_position, c.left_fact, c.right_fact, c.since_us, c.until_us,"
     " l.fact_id FROM crossing_links~ l JOIN crossing_conflicts~ c ON c.conflict_id = l.conflict_id"
@@ -50,9 +58,12 @@ _CLOSE: Final = "UPDATE crossing_conflicts~ SET until_us = ? WHERE @key".replace
 _DROP: Final = "DELETE FROM crossing_conflicts~ WHERE @key".replace("@key", _KEY)
 _UNLINK: Final = "DELETE FROM crossing_links~ WHERE fact_id = ? AND @key".replace("@key", _KEY)
 _FORGET: Final = "DELETE FROM crossing_facts~ WHERE fact_id = ?"
-_UNPLACE: Final = "DELETE FROM crossing_cells~ WHERE cell = ? AND starts_us = ? AND fact_id = ?"
+_UNPLACE: Final = "DELETE FROM crossing_cells~ WHERE cell = ? AND span = ? AND starts_us = ? AND fact_id = ?"
 
 _NOWHERE: Final = shapely.Point()
+
+# Since when it is known, position, the bits of its rules, shape.
+_Neighbour = tuple[int, int, int, int, BaseGeometry]
 
 Key = tuple[bytes, int, int]
 
@@ -125,74 +136,77 @@ class Crossing:
         return subjects
 
     def near(
-        self, connection: Connection, tables: CrossingTables, fresh: Sequence[Subject], superseded: dict[bytes, int]
+        self, connection: Connection, tables: CrossingTables, fresh: Sequence[Subject], superseded: Mapping[bytes, int]
     ) -> tuple[list[Subject], Pairs]:
-        """The fresh subjects and their neighbours, and which of them are near, as places among these."""
-        near = [_lookup(connection, tables, subject, self.rules) for subject in fresh]
-        known = self._current(connection, tables, {fact_id for ids in near for fact_id in ids})
+        """The fresh subjects and their neighbours, and which of them are near, as places among these.
+
+        `superseded`: the instant at which a current version, which may be a neighbour until then, ceases to be so.
+        """
+        found, known = [], dict[bytes, _Neighbour]()
+        for number, subject in enumerate(fresh):
+            neighbours = self._near_one(connection, tables, subject, superseded)
+            found += [(number, fact_id) for fact_id in neighbours]
+            known |= neighbours
         subjects, place = list(fresh), {}
-        for fact_id, subject in known.items():
-            until_us = superseded.get(fact_id, FOREVER)
-            if subject.since_us < until_us:
-                place[fact_id] = len(subjects)
-                subjects.append(replace(subject, until_us=until_us))
-        candidates = [(i, place[fact_id]) for i, ids in enumerate(near) for fact_id in ids if fact_id in place]
-        one, other = np.array(candidates, dtype=np.int64).reshape(len(candidates), 2).T
-        reach, margin_us = self._reach
-        pairs = decided(columns_of(subjects), one, other, reach, margin_us)
+        for row in in_chunks(connection, tables.sql(_BODIES), known):
+            fact_id, fact = bytes(row[0]), fact_pb2.Fact.FromString(bytes(row[1]))
+            since_us, position, left, right, shape = known[fact_id]
+            place[fact_id] = len(subjects)
+            until_us, windows = superseded.get(fact_id, FOREVER), windows_of(fact)
+            subjects.append(Subject(fact_id, position, since_us, until_us, fact, shape, windows, left, right))
+        pairs = np.array([(one, place[fact_id]) for one, fact_id in found], dtype=np.int64).reshape(len(found), 2).T
         if len(fresh) > 1:
-            among = near_pairs(columns_of(fresh), reach, margin_us)
-            pairs = np.concatenate((pairs[0], among[0])), np.concatenate((pairs[1], among[1]))
-        return subjects, pairs
+            pairs = np.hstack((pairs, near_pairs(columns_of(fresh), *self._reach)))
+        return subjects, (pairs[0], pairs[1])
 
-    def _current(
-        self, connection: Connection, tables: CrossingTables, fact_ids: Collection[bytes]
-    ) -> dict[bytes, Subject]:
-        found = {}
-        for fact_id, position, since_us, body, shape in in_chunks(connection, tables.sql(_CURRENT), sorted(fact_ids)):
-            fact = fact_pb2.Fact.FromString(bytes(body))
-            left, right = sides_of(self.rules, fact)
-            geometry = shapely.from_wkb(bytes(shape))
-            key = bytes(fact_id)
-            found[key] = Subject(key, position, since_us, FOREVER, fact, geometry, windows_of(fact), left, right)
-        return found
-
-
-def _lookup(connection: Connection, tables: CrossingTables, subject: Subject, rules: Rules) -> list[bytes]:
-    """The current facts whose box and hull of windows are near; the subject's own fact may be among them."""
-    west, south, east, north = subject.shape.bounds
-    reach, margin = rules.reach_of(subject.left | subject.right)
-    cells = cells_of(west, south, east, north, reach)
-    times = (subject.windows[-1][1] + margin, subject.windows[0][0] - margin)
-    box = _box(west - reach, south - reach, east + reach, north + reach)
-    bounds = (*times, box[2], box[0], box[3], box[1], subject.right, subject.left)
-    if cells is None:
-        rows = run(connection, tables.sql(_NEAR_LARGE), bounds)
-    else:
-        cells.append(LARGE)
-        rows = run(connection, tables.sql(_NEAR.replace("@", marks(len(cells)))), (*cells, *bounds))
-    return [bytes(row[0]) for row in rows]
-
-
-def _box(west: float, south: float, east: float, north: float) -> tuple[int, int, int, int]:
-    low = math.floor(west * _DECIMETRES), math.floor(south * _DECIMETRES)
-    return *low, math.ceil(east * _DECIMETRES), math.ceil(north * _DECIMETRES)
-
-
-def _cells(box: tuple[float, float, float, float]) -> list[int]:
-    cells = cells_of(*(edge / _DECIMETRES for edge in box))
-    return [LARGE] if cells is None else cells
+    def _near_one(
+        self, connection: Connection, tables: CrossingTables, subject: Subject, superseded: Mapping[bytes, int]
+    ) -> dict[bytes, _Neighbour]:
+        """The current facts that are near, on opposite sides of some rule, while both are known."""
+        reach, margin_us = self.rules.reach_of(subject.left | subject.right)
+        starts, ends = subject.windows[0][0] - margin_us, subject.windows[-1][1] + margin_us
+        sides = (subject.right, subject.left)
+        cells = cells_of(subject.shape, reach)
+        if LARGE in cells:
+            west, south, east, north = cells[LARGE]
+            rows = run(connection, tables.sql(_NEAR_LARGE), (ends, starts, east, west, north, south, *sides))
+        else:
+            cells[LARGE] = whole_box(subject.shape, reach)
+            asked = [
+                (cell, span, starts - longest, *box)
+                for cell, box in cells.items()
+                for span, longest in enumerate((*SPANS, ENDLESS))
+            ]
+            sql = tables.sql(_NEAR.replace("@rows", ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * len(asked))))
+            rows = run(connection, sql, (*chain.from_iterable(asked), ends, starts, *sides))
+        met = {
+            fact_id: (since_us, *row)
+            for fact_id, since_us, *row in rows
+            if since_us < subject.until_us and subject.since_us < superseded.get(fact_id, FOREVER)
+        }
+        if not met:
+            return {}
+        shapes = shapely.from_wkb([row[-1] for row in met.values()])
+        near = shapely.dwithin(shapes, subject.shape, reach).tolist()
+        return {
+            fact_id: (row[0], row[1], row[2], row[3], shape)
+            for (fact_id, row), shape, is_near in zip(met.items(), shapes, near, strict=True)
+            if is_near
+        }
 
 
 def _place(connection: Connection, tables: CrossingTables, subjects: Sequence[Subject]) -> None:
     facts, cells = [], []
     for subject in subjects:
-        box = _box(*subject.shape.bounds)
         starts, ends = subject.windows[0][0], subject.windows[-1][1]
         body, shape = subject.fact.SerializeToString(deterministic=True), shapely.to_wkb(subject.shape)
-        which = (*box, subject.left, subject.right)
-        facts.append((subject.fact_id, subject.position, subject.since_us, starts, ends, *which, body, shape))
-        cells += [(cell, starts, subject.fact_id, ends, *which) for cell in _cells(box)]
+        sides = (subject.left, subject.right)
+        whole = (starts, ends, *whole_box(subject.shape), *sides)
+        facts.append((subject.fact_id, subject.position, subject.since_us, *whole, body, shape))
+        span = span_of(starts, ends)
+        cells += [
+            (cell, span, starts, subject.fact_id, ends, *box, *sides) for cell, box in cells_of(subject.shape).items()
+        ]
     insert(connection, tables.facts, sorted(facts))
     insert(connection, tables.cells, sorted(cells))
 
@@ -258,8 +272,8 @@ def _delete(connection: Connection, tables: CrossingTables, rows: dict[Key, tupl
 
 def _unplace(connection: Connection, tables: CrossingTables, fact_ids: Collection[bytes]) -> None:
     cells = []
-    for fact_id, starts_us, *box in in_chunks(connection, tables.sql(_PLACED), sorted(fact_ids)):
-        west, south, east, north = box
-        cells += [(cell, starts_us, bytes(fact_id)) for cell in _cells((west, south, east, north))]
+    for fact_id, starts_us, ends_us, shape in in_chunks(connection, tables.sql(_PLACED), sorted(fact_ids)):
+        span, places = span_of(starts_us, ends_us), cells_of(shapely.from_wkb(bytes(shape)))
+        cells += [(cell, span, starts_us, bytes(fact_id)) for cell in places]
     run_many(connection, tables.sql(_UNPLACE), cells)
     run_many(connection, tables.sql(_FORGET), [(fact_id,) for fact_id in sorted(fact_ids)])

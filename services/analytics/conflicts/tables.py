@@ -33,6 +33,8 @@ class CrossingTables:
             f"crossing_cells{suffix}",
             metadata,
             Column("cell", BigInteger, primary_key=True),
+            # The class of duration (cells.py).
+            Column("span", SmallInteger, primary_key=True),
             Column("starts_us", BigInteger, primary_key=True),
             Column("fact_id", LargeBinary, primary_key=True),
             Column("ends_us", BigInteger, nullable=False),
