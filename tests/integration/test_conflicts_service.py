@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from planier.analytics.v1 import agenda_pb2, conflicts_pb2
 from planier.analytics.v1 import analytics_pb2 as pb
 from planier.common.v1 import fact_pb2
@@ -340,10 +341,11 @@ async def test_the_agenda_shows_day_by_day_what_happens_and_why_to_look_twice(de
     (only,) = partly.entries
     assert (only.kind, list(only.conflict_ids)) == ("PROTEST_MARCH", [])
     assert attention(only.factors) == {"ATTENDANCE": (800, 1200)}
-    with pytest.raises(Problem, match="DAY_INVALID"):
-        await desk.agenda(first_day="2026-02-30")
-    with pytest.raises(Problem, match="DAY_INVALID"):
-        await desk.agenda(first_day="9999-12-31")
+    for day in ("2026-02-30", "9999-12-31", "0001-01-01"):
+        with pytest.raises(Problem, match="DAY_INVALID"):
+            await desk.agenda(first_day=day)
+    with pytest.raises(Problem, match="AS_OF_INVALID"):
+        await desk.agenda(as_of=Timestamp(seconds=2**60))
 
 
 async def test_the_agenda_is_the_coming_thirty_local_days_by_default(desk: Desk) -> None:
