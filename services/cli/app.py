@@ -34,11 +34,10 @@ COMMANDS = (
     "nominative_list",
     "engagement",
     "audit",
-    "proofs",
     "demo",
 )
 # What the groups with many commands take from elsewhere.
-PARTS = ("audit_replay", "audit_proof", "audit_governance", "audit_report")
+PARTS = ("proofs", "audit_replay", "audit_proof", "audit_governance", "audit_report", "audit_export")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 PurposeOption = Annotated[str, typer.Option(help="Why, in the words of art6.purpose: SITUATION, CROSSING, TENSION.")]
