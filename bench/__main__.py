@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import audit, cost, ingest, read, recheck, start, tension
+from bench import audit, conflicts, cost, ingest, read, recheck, start, tension
 from bench.harness import OUT, Row, write
 
 GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
@@ -18,6 +18,7 @@ GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "ingest-postgres": ingest.postgres_rows,
     "overload": ingest.overload_rows,
     "tension": tension.rows,
+    "conflicts": conflicts.rows,
 }
 
 

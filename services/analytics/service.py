@@ -4,12 +4,17 @@ import hashlib
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from planier.analytics.v1 import conflicts_pb2
 from planier.analytics.v1.analytics_pb2 import (
     FactVersion,
+    GetAgendaRequest,
+    GetAgendaResponse,
     GetFactRequest,
     GetFactResponse,
     GetPositionRequest,
     GetPositionResponse,
+    QueryConflictsRequest,
+    QueryConflictsResponse,
     QueryMapRequest,
     QueryMapResponse,
     QueryTensionRequest,
@@ -18,7 +23,9 @@ from planier.analytics.v1.tension_pb2 import QueryTensionResponse
 from planier.common.v1.fact_pb2 import FactStatus
 from planier.common.v1.release_pb2 import StorePosition
 
+from services.analytics.agenda import AgendaDesk
 from services.analytics.area import Area, area_of_box, area_of_polygon
+from services.analytics.conflicts.desk import ConflictDesk
 from services.analytics.packing import pack
 from services.analytics.placement import E7, microseconds_of
 from services.analytics.queries import MapQuery, fact_versions, permitted, query_map
@@ -35,9 +42,11 @@ DEFAULT_CELL_BUDGET = 5000
 class AnalyticsServicer:
     """Implements planier.analytics.v1.AnalyticsService over the read model."""
 
-    def __init__(self, model: ReadModel, tension: TensionDesk) -> None:
+    def __init__(self, model: ReadModel, tension: TensionDesk, conflicts: ConflictDesk, agenda: AgendaDesk) -> None:
         self._model = model
         self._tension = tension
+        self._conflicts = conflicts
+        self._agenda = agenda
 
     async def QueryMap(self, request: QueryMapRequest, call: Call) -> QueryMapResponse:
         """Exact features up to the limit, else exact counts by cell; empty where no asked source is permitted."""
@@ -80,6 +89,34 @@ class AnalyticsServicer:
     async def QueryTension(self, request: QueryTensionRequest, call: Call) -> QueryTensionResponse:
         """Where facts gather beyond chance; no zone is an answer."""
         return await self._tension.answer(request, call)
+
+    async def QueryConflicts(self, request: QueryConflictsRequest, call: Call) -> QueryConflictsResponse:
+        """Facts that do not go together, and what people did about it."""
+        return await self._conflicts.query(request, call)
+
+    def describe_AcknowledgeConflict(self, request: conflicts_pb2.AcknowledgeConflictRequest, call: Call) -> None:
+        """The record names the conflict."""
+        self._conflicts.describe(request, call)
+
+    async def AcknowledgeConflict(
+        self, request: conflicts_pb2.AcknowledgeConflictRequest, call: Call
+    ) -> conflicts_pb2.AcknowledgeConflictResponse:
+        """The caller has seen the conflict and takes it on."""
+        return await self._conflicts.acknowledge(request, call)
+
+    def describe_ResolveConflict(self, request: conflicts_pb2.ResolveConflictRequest, call: Call) -> None:
+        """The record names the conflict."""
+        self._conflicts.describe(request, call)
+
+    async def ResolveConflict(
+        self, request: conflicts_pb2.ResolveConflictRequest, call: Call
+    ) -> conflicts_pb2.ResolveConflictResponse:
+        """The caller says which measure resolves the conflict."""
+        return await self._conflicts.resolve(request, call)
+
+    async def GetAgenda(self, request: GetAgendaRequest, call: Call) -> GetAgendaResponse:
+        """Day by day what happens and what deserves attention."""
+        return await self._agenda.agenda(request, call)
 
     async def GetPosition(self, request: GetPositionRequest, call: Call) -> GetPositionResponse:  # noqa: ARG002
         """How far the read model has followed ingest: who has written asks until its position is reached."""

@@ -1,8 +1,8 @@
 """What analytics needs from its environment."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import FilePath
+from pydantic import FilePath, StringConstraints
 
 from services.kernel.config import Address, ServiceSettings
 
@@ -16,3 +16,5 @@ class AnalyticsSettings(ServiceSettings):
     audit_address: Address
     annex_file: FilePath
     territory_file: FilePath
+    # People's steps on conflicts: a store that no rebuild gives back. Empty: in the read model's own database.
+    steps_url: Annotated[str, StringConstraints(pattern=r"^([a-z0-9]+(\+[a-z0-9]+)?://\S+)?$")] = ""

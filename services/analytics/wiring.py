@@ -15,6 +15,12 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from services.analytics.agenda import AgendaDesk
+from services.analytics.conflicts.desk import ConflictDesk
+from services.analytics.conflicts.projection import Crossing
+from services.analytics.conflicts.register import Register
+from services.analytics.conflicts.rules import Rules
+from services.analytics.conflicts.subjects import Metres
 from services.analytics.follower import Follower
 from services.analytics.projections import FactProjection
 from services.analytics.reading import ReadModel, open_for_reading
@@ -36,6 +42,8 @@ from services.kernel.rpc.client import open_channel
 from services.kernel.rpc.server import Server
 from services.kernel.screening import detector_of
 from services.kernel.store.engine import open_engine
+from services.kernel.store.opening import open_store
+from services.kernel.store.sql import SqlEventStore
 from services.kernel.telemetry import Telemetry
 from services.kernel.territory import Territory
 
@@ -55,6 +63,7 @@ class Analytics:
     remotes: tuple[RemoteChecker, RemoteRecorder]
     channels: tuple[grpc.aio.Channel, ...]
     writer: Engine
+    steps: SqlEventStore
     following: "asyncio.Task[None]"
     registry: Registry
 
@@ -83,14 +92,18 @@ class Analytics:
             await self.bus.close()
         await asyncio.to_thread(self.model.close)
         await asyncio.to_thread(self.writer.dispose)
+        await asyncio.to_thread(self.steps.close)
 
 
 async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
     """The service as settings say; its tables are made where they are missing."""
     clock, ids = SystemClock(), RandomIds()
     registry, territory = Registry.load(settings.annex_file), Territory.load(settings.territory_file)
+    rules = Rules.load()
     writer = await asyncio.to_thread(open_for_writing, settings.database_url)
-    runner = await asyncio.to_thread(ProjectionRunner, writer, FactProjection())
+    projection = FactProjection(crossing=Crossing(rules, Metres(territory.epsg)))
+    runner = await asyncio.to_thread(ProjectionRunner, writer, projection)
+    steps = await asyncio.to_thread(open_store, settings.steps_url or settings.database_url, clock=clock)
     open_to = functools.partial(open_channel, tls=settings.tls, telemetry=telemetry)
     access = open_to(settings.access_address, server_name="access")
     audit = open_to(settings.audit_address, server_name="audit")
@@ -110,12 +123,19 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
         screen_motive=detector_of,
         telemetry=telemetry,
     )
-    servicer = AnalyticsServicer(model, TensionDesk(model, registry, territory))
+    register = Register(steps, ids)
+    servicer = AnalyticsServicer(
+        model,
+        TensionDesk(model, registry, territory),
+        ConflictDesk(model, register, rules),
+        AgendaDesk(model, register, rules, territory, clock),
+    )
     bindings = [(DESCRIPTOR.services_by_name["AnalyticsService"], servicer)]
     server = Server(settings=settings, bindings=bindings, guard=guard, telemetry=telemetry)
     remotes = (checker, recorder)
     following = asyncio.create_task(follower.run())
-    return Analytics(server, guard, follower, model, bus, remotes, (access, audit, ingest), writer, following, registry)
+    channels = (access, audit, ingest)
+    return Analytics(server, guard, follower, model, bus, remotes, channels, writer, steps, following, registry)
 
 
 def feed_of(ingest: grpc.aio.Channel, bus: Connection | None, telemetry: Telemetry) -> Feed:

@@ -23,6 +23,8 @@ COMMANDS = (
     "login",
     "map",
     "tension",
+    "agenda",
+    "conflicts",
     "fact",
     "cortege",
     "convention",

@@ -64,9 +64,14 @@ def map_view(
 
 def area_box(area: str, profile: Profile) -> BoundingBox:
     """The area that a person typed, or the whole territory."""
-    if not area:
-        bounds = Territory.load(profile.territory).bounds
-        return BoundingBox(west=bounds.west, south=bounds.south, east=bounds.east, north=bounds.north)
+    if area:
+        return box_of(area)
+    bounds = Territory.load(profile.territory).bounds
+    return BoundingBox(west=bounds.west, south=bounds.south, east=bounds.east, north=bounds.north)
+
+
+def box_of(area: str) -> BoundingBox:
+    """A box as a person types it; BadParameter where it is none."""
     try:
         west, south, east, north = (float(part) for part in area.split(","))
     except ValueError:
