@@ -15,6 +15,7 @@ from planier.ingest.v1 import events_pb2
 from sqlalchemy import Connection, MetaData
 
 from services.analytics.bulk import in_chunks, insert, run, run_many
+from services.analytics.companions import Companions
 from services.analytics.placement import Placement, bucket_of, place
 from services.analytics.tables import Tables
 from services.kernel.store.base import StoredEvent
@@ -68,14 +69,15 @@ class FactProjection:
     """Ingest's facts as versions and placements; an erased fact leaves no row, in the past neither."""
 
     name = "facts"
-    version = 1
+    version = 2
 
     def __init__(self, suffix: str = "") -> None:
         self._tables = Tables(suffix)
+        self._companions = Companions(self._tables.metadata, suffix)
 
     @property
     def metadata(self) -> MetaData:
-        """The six tables of this suffix."""
+        """The tables of this suffix, their companions included."""
         return self._tables.metadata
 
     def beside(self, suffix: str) -> "FactProjection":
@@ -89,7 +91,9 @@ class FactProjection:
             if event.payload is not None:
                 _READERS.get(event.type, _ignore)(batch, event, event.payload)
         batch.settle(connection)
+        gone = self._companions.going(connection, batch.erased)
         batch.write(connection)
+        self._companions.write(connection, events, batch.versions.values(), gone)
 
 
 class _Batch:
