@@ -130,6 +130,23 @@ class Found:
             guard = guards[tail["source"][self._tail], tail["kind"][self._tail]]
             yield from self._named(np.bincount(tail["cell"][self._tail] + cells * guard), columns.guarded(minimums))
 
+    def points(self, size: int) -> Iterator[Ints]:
+        """Longitude, latitude, cell, source and kind, a line each; some `size` points at a time."""
+        columns, names = self._columns, ("longitude", "latitude", "cell", "kind")
+        cells, kinds = (np.array(known.values, dtype=np.int64) for known in (columns.cells, columns.kinds))
+        sources = np.array(columns.sources.values, dtype=np.int64)
+        for segments, piece in self._pieces:
+            source = np.repeat(columns.segments.source[segments], piece.lengths)
+            source = source if piece.mask is None else source[piece.mask]
+            longitude, latitude, cell, kind = (piece.taken(columns.base.columns[name]) for name in names)
+            for first in range(0, len(cell), size):
+                part = slice(first, first + size)
+                yield np.stack([longitude[part], latitude[part], cells[cell[part]], source[part], kinds[kind[part]]])
+        if len(self._tail):
+            tail = {name: columns.tail.columns[name][self._tail] for name in (*names, "source")}
+            of = cells[tail["cell"]], sources[tail["source"]], kinds[tail["kind"]]
+            yield np.stack([tail["longitude"], tail["latitude"], *of])
+
     def _named(self, counts: Ints, guarded: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int, int]]:
         values = self._columns.cells.values
         places = np.flatnonzero(counts)

@@ -1,4 +1,4 @@
-"""What an answer does not know: when each source was last heard of, in all and in the asked area, and whether it is silent.
+"""What an answer does not know: when each source was last heard of, in all and in the asked area; whether it is silent.
 
 Reads `fact_arrivals` (spans of five minutes); an instant within a span is settled by the versions of that span, so that
 an answer as of a moment is the one that a system stopped then would have given.
@@ -7,6 +7,7 @@ an answer as of a moment is the one that a system stopped then would have given.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from planier.analytics.v1.coverage_pb2 import (
     RHYTHM_SILENT,
@@ -32,21 +33,18 @@ SHORTEST_GAP_US = 86_400_000_000
 # How long an answer about the present may be reused: spans are of five minutes.
 KEPT_SECONDS = 1.0
 
+_PAIRS = (
+    "SELECT DISTINCT source, (bucket & -65536) AS cell FROM fact_buckets"  # noqa: S608 -- our own numbers
+    " WHERE source IN (@) AND (bucket & 32512) <= 256"
+    f" UNION SELECT DISTINCT source, {WHOLE} FROM fact_buckets WHERE source IN (@)"
+    f" UNION SELECT DISTINCT source, {LARGE} FROM fact_buckets WHERE source IN (@)"
+)
 _CELLS = (
-    (
-        "SELECT c.source, c.cell, (SELECT MAX(a.slot) FROM fact_arrivals a WHERE a.source = c.source AND a.cell = c.cell"
-        " AND a.slot < ?) FROM (SELECT DISTINCT source, (bucket & -65536) AS cell FROM fact_buckets"
-        " WHERE source IN (@) AND (bucket & 32512) <= 256 UNION SELECT DISTINCT source, @w FROM fact_buckets"
-        " WHERE source IN (@) UNION SELECT DISTINCT source, @l FROM fact_buckets WHERE source IN (@)) c"
-    )
-    .replace("@w", str(WHOLE))
-    .replace("@l", str(LARGE))
+    "SELECT c.source, c.cell, (SELECT MAX(a.slot) FROM fact_arrivals a"  # noqa: S608 -- our own names
+    f" WHERE a.source = c.source AND a.cell = c.cell AND a.slot < ?) FROM ({_PAIRS}) c"
 )
 _SLOTS = "SELECT slot FROM fact_arrivals WHERE source = ? AND cell = 0 AND slot < ? ORDER BY slot DESC LIMIT ?"
-_WITHIN = (
-    "SELECT DISTINCT source, bucket FROM fact_versions WHERE position >= ? AND recorded_us >= ? AND recorded_us <= ?"
-    " AND source IN (@)"
-)
+_WITHIN = "SELECT DISTINCT source, bucket FROM fact_versions WHERE position >= ? AND position < ? AND source IN (@)"
 _PROBE = "SELECT position, recorded_us FROM fact_versions WHERE position >= ? ORDER BY position LIMIT 1"
 _END_OF_TIME = 2**62
 
@@ -132,7 +130,7 @@ def usual_gap(slots: Sequence[int]) -> int:
     """The gap that 95 % of these arrivals (newest first) stay below, at least a day; 0 where there are too few."""
     if len(slots) < FEWEST:
         return 0
-    gaps = sorted(later - earlier for later, earlier in zip(slots, slots[1:], strict=False))
+    gaps = sorted(later - earlier for later, earlier in pairwise(slots))
     return max(SHORTEST_GAP_US, SLOT_US * gaps[min(len(gaps) - 1, len(gaps) * 95 // 100)])
 
 
@@ -145,7 +143,8 @@ def rhythm_of(last: int | None, usual_us: int, at_us: int) -> Rhythm.ValueType:
 
 def _message(name: str, known: Freshness, area: Area | None, at_us: int) -> SourceCoverage:
     usual = known.usual_us
-    message = SourceCoverage(source=name, rhythm=rhythm_of(known.last, usual, at_us), usual_gap_seconds=usual // 10**6)
+    rhythm = rhythm_of(known.last, usual, at_us)
+    message = SourceCoverage(source=name, rhythm=rhythm, usual_gap_seconds=usual // 1_000_000)
     within = known.last if area is None else known.within(area)
     if known.last is not None:
         message.last_recorded.seconds = known.last * SLOT_US // 1_000_000
@@ -168,9 +167,9 @@ def _note(
 def _within(connection: Connection, codes: Sequence[int], slot: int, as_of_us: int) -> list[tuple[int, int]]:
     """(source, cell) of what arrived from the beginning of the span to the instant."""
     begin = slot * SLOT_US
-    first = _position_at(connection, begin)
+    first, end = _position_at(connection, begin), _position_at(connection, as_of_us + 1)
     sql = _WITHIN.replace("@", marks(len(codes)))
-    return [(row[0], cell_of(row[1])) for row in run(connection, sql, (first, begin, as_of_us, *codes))]
+    return [(row[0], cell_of(row[1])) for row in run(connection, sql, (first, end, *codes))]
 
 
 def _position_at(connection: Connection, recorded_us: int) -> int:

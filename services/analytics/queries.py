@@ -123,7 +123,7 @@ def scan(
     snapshot: Snapshot | None = None,
 ) -> tuple[list[Found], Tally[int] | None]:
     """The index rows that match, in no order; above the limit none, and all of them counted by fine cell."""
-    held = _Held(query.limit, minimums)
+    held = Held(query.limit, minimums)
     asked = Scan(connection, query, sources, snapshot)
     for table in asked.tables:
         asked.plain(table, held)
@@ -166,7 +166,7 @@ def roll_up(tally: Tally[int], budget: int) -> tuple[int, Tally[int]]:
     return resolution, tally
 
 
-class _Held:
+class Held:
     """Rows as long as they may be shown one by one, counts by fine cell from then on."""
 
     def __init__(self, limit: int, minimums: Minimums) -> None:
@@ -176,6 +176,7 @@ class _Held:
         self.overflown = False
 
     def add(self, rows: list[Found]) -> None:
+        """Rows that match."""
         self.rows += rows
         if self.overflown or len(self.rows) > self.limit:
             self._overflow()
@@ -211,7 +212,20 @@ class Scan:
         self._bounds = (area.east, area.west, area.north, area.south, query.ends_us, query.starts_us, query.starts_us)
         self._filter, self._values = _filters(query, self._sources)
 
-    def plain(self, table: str, held: _Held) -> None:
+    def rows(self, table: str, held: Held) -> None:
+        """Facts of one point and one period, every one of them, a page at a time."""
+        area = self._query.area
+        place = (1, *self._bounds, area.west, area.east, area.south, area.north)
+        values = (*place, *self._values_of(table, plain=True))
+        sql = "SELECT " + _COLUMNS + self._body(table, _POINT, plain=True)
+        for page in run_in_pages(self._connection, sql, values, PAGE):
+            if area.is_box:
+                held.add(list(page))
+                continue
+            inside = area.meets_points([row[3] for row in page], [row[4] for row in page])
+            held.add([row for row, is_in in zip(page, inside, strict=True) if is_in])
+
+    def plain(self, table: str, held: Held) -> None:
         """Facts of one point and one period."""
         if self._from_columns(held):
             return
@@ -220,9 +234,7 @@ class Scan:
         place = (1, *self._bounds, area.west, area.east, area.south, area.north)
         values = (*place, *self._values_of(table, plain=True))
         if not area.is_box:
-            for page in run_in_pages(self._connection, "SELECT " + _COLUMNS + body, values, PAGE):
-                inside = area.meets_points([row[3] for row in page], [row[4] for row in page])
-                held.add([row for row, is_in in zip(page, inside, strict=True) if is_in])
+            self.rows(table, held)
             return
         if not held.overflown:
             few = run(self._connection, "SELECT " + _COLUMNS + body + " LIMIT ?", (*values, limit + 1))
@@ -253,7 +265,7 @@ class Scan:
             take(known.select(query.area, period, self._sources, kinds, query.statuses, states_at))
         return True
 
-    def _from_columns(self, held: _Held) -> bool:
+    def _from_columns(self, held: Held) -> bool:
         def take(found: columns.Found) -> None:
             if held.overflown or found.count > held.limit:
                 held.count(found.counts(held.tally.minimums))
@@ -262,7 +274,7 @@ class Scan:
 
         return self.in_columns(take)
 
-    def others(self, table: str, held: _Held) -> None:
+    def others(self, table: str, held: Held) -> None:
         """Facts with a shape or with several periods: the index gives candidates, their bodies decide."""
         area = self._query.area
         sql = "SELECT " + _COLUMNS + self._body(table, _BOX, plain=False)
@@ -270,6 +282,21 @@ class Scan:
         values = (*place, *self._values_of(table, plain=False))
         for page in run_in_pages(self._connection, sql, values, PAGE):
             held.add(list(self._certain(page)))
+
+    def certain(self, positions: Sequence[int]) -> list[Found]:
+        """Of the versions at these positions, those that match: learnt by the asked moment, not superseded by then."""
+        query, matching = self._query, []
+        wanted = set(self._sources)
+        for table in self.tables:
+            for row, learnt_us, ended_us in _placed(self._connection, table, positions):
+                known = query.as_of_us is None or (learnt_us <= query.as_of_us < (ended_us or _END_OF_TIME))
+                if known and row[5] in wanted and row[1] < query.ends_us and row[2] > query.starts_us:
+                    matching.append(row)
+        plain = [row for row in matching if row[10] is None]
+        inside = query.area.holds_points([row[3] for row in plain], [row[4] for row in plain])
+        others = (row for row in matching if row[10] is not None and query.area.meets_box(*row[10:14]))
+        kept = [row for row, is_in in zip(plain, inside, strict=True) if is_in]
+        return kept + list(self._certain(list(others)))
 
     def _certain(self, page: Sequence[Found]) -> Iterator[Found]:
         query, open_questions = self._query, []
@@ -306,6 +333,20 @@ class Scan:
         return (*self._values, *state, *past)
 
 
+def _placed(connection: Connection, table: str, positions: Sequence[int]) -> Iterator[tuple[Found, int, int | None]]:
+    """Index rows of versions by position, with when each was learnt and, in the past, superseded."""
+    ended = "p.superseded_us" if table == "fact_superseded" else "NULL"
+    join = (
+        f" JOIN {table} p ON p.bucket = v.bucket AND p.source = v.source AND p.starts_us = v.starts_us"
+        " AND p.position = v.position"
+    )
+    columns_ = f"SELECT {_COLUMNS}, p.recorded_us, {ended} FROM "  # noqa: S608 -- our own names
+    sqlite = columns_ + "json_each(?) j CROSS JOIN fact_versions v ON v.position = j.value" + join
+    postgres = columns_ + "fact_versions v" + join + " WHERE v.position = ANY(?)"
+    for row in _by_position(connection, sqlite, postgres, positions).values():
+        yield tuple(row[:14]), row[14], row[15]
+
+
 def _filters(query: MapQuery, sources: Sequence[int]) -> tuple[str, tuple[object, ...]]:
     sql, values = "", []
     codes = (
@@ -334,8 +375,13 @@ def _meets(fact: fact_pb2.Fact, query: MapQuery) -> bool:
     return any(start < query.ends_us and end > query.starts_us for start, end in periods)
 
 
+def details_of(connection: Connection, positions: Sequence[int]) -> dict[int, tuple[Any, ...]]:
+    """What is shown of versions beside their index rows, by position: _DETAILS."""
+    return _by_position(connection, _DETAILS_SQLITE, _DETAILS_POSTGRES, positions)
+
+
 def _with_details(connection: Connection, rows: Sequence[Found]) -> tuple[tuple[Found, tuple[Any, ...]], ...]:
-    details = _by_position(connection, _DETAILS_SQLITE, _DETAILS_POSTGRES, [row[0] for row in rows])
+    details = details_of(connection, [row[0] for row in rows])
     pairs = [(row, details[row[0]]) for row in rows]
     pairs.sort(key=lambda pair: (pair[0][1], pair[1][1]))
     return tuple(pairs)

@@ -70,7 +70,8 @@ class Segments:
 def ranges(firsts: Ints, lengths: Ints) -> Ints:
     """The numbers of every range [first, first + length), one range after the other."""
     before = np.cumsum(lengths) - lengths
-    return np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(firsts - before, lengths)
+    numbers: Ints = np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(firsts - before, lengths)
+    return numbers
 
 
 def bisect(column: Ints, firsts: Ints, lasts: Ints, values: Ints) -> Ints:

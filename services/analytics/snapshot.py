@@ -79,6 +79,10 @@ class Snapshot:
         with self._lock:
             yield self._columns if self._reaches(connection) else None
 
+    def begin(self) -> None:
+        """Has the columns loaded, in the snapshot's own thread."""
+        self._apart(self.load)
+
     def load(self) -> None:
         """Makes the columns anew from the read model, in one read transaction. Readers ask SQL meanwhile."""
         with self._alone():
@@ -94,6 +98,7 @@ class Snapshot:
         """Waits for what is under way."""
         if self._worker is not None:
             self._worker.shutdown(cancel_futures=True)
+        self._engine.dispose()
 
     @property
     def size(self) -> int:

@@ -2,11 +2,13 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
+from planier.access.v1.access_pb2_grpc import AccessServiceStub
 from planier.analytics.v1.analytics_pb2 import DESCRIPTOR
 from planier.common.v1.event_pb2 import ReadEventsRequest, ReadEventsResponse
 from planier.ingest.v1.ingest_pb2_grpc import IngestServiceStub
@@ -16,9 +18,13 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from services.analytics.follower import Follower
 from services.analytics.projections import FactProjection
+from services.analytics.queries import minimums_of
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
 from services.analytics.settings import AnalyticsSettings
+from services.analytics.signal import Signal
+from services.analytics.snapshot import Snapshot
+from services.kernel.annex import await_signed
 from services.kernel.bus.base import TOPICS
 from services.kernel.bus.connection import BusSettings, Connection
 from services.kernel.bus.feed import Feed
@@ -27,7 +33,9 @@ from services.kernel.clock import RandomIds, SystemClock
 from services.kernel.guard.guard import Guard
 from services.kernel.guard.remote import KeyLoader, RemoteChecker, RemoteRecorder
 from services.kernel.guard.tokens import TokenVerifier
+from services.kernel.layers import LayerFolder
 from services.kernel.projection import ProjectionRunner
+from services.kernel.registry import Registry
 from services.kernel.rpc.client import open_channel
 from services.kernel.rpc.server import Server
 from services.kernel.screening import detector_of
@@ -51,9 +59,15 @@ class Analytics:
     channels: tuple[grpc.aio.Channel, ...]
     writer: Engine
     following: "asyncio.Task[None]"
+    signed: Callable[[], Coroutine[Any, Any, None]]
+    snapshot: Snapshot | None
 
     async def ready(self) -> None:
-        """Returns once all that ingest had is applied; raises what ended the follower before."""
+        """Returns once all that ingest had is applied; raises what ended the follower before.
+
+        Raises AnnexMismatchError: the minimum counts of another annex than the signed one must not be served.
+        """
+        await self.signed()
         told = asyncio.create_task(self.follower.caught_up.wait())
         try:
             await asyncio.wait((told, self.following), return_when=asyncio.FIRST_COMPLETED)
@@ -61,6 +75,8 @@ class Analytics:
                 self.following.result()
         finally:
             told.cancel()
+        if self.snapshot is not None:
+            self.snapshot.begin()
 
     async def close(self) -> None:
         """Stops following, records what is still to be recorded, then lets go of everything."""
@@ -75,6 +91,8 @@ class Analytics:
         if self.bus is not None:
             await self.bus.close()
         await asyncio.to_thread(self.model.close)
+        if self.snapshot is not None:
+            await asyncio.to_thread(self.snapshot.close)
         await asyncio.to_thread(self.writer.dispose)
 
 
@@ -88,8 +106,19 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
     audit = open_to(settings.audit_address, server_name="audit")
     ingest = open_to(settings.ingest_address, server_name="ingest")
     bus = Connection(BusSettings(settings.nats_url, settings.service, settings.tls)) if settings.nats_url else None
-    follower = Follower(runner, feed_of(ingest, bus, telemetry), telemetry=telemetry)
+    signal = Signal()
+    follower = Follower(runner, feed_of(ingest, bus, telemetry), telemetry=telemetry, on_applied=signal.give)
     model = ReadModel(open_for_reading(settings.database_url), follower.caught_up.is_set)
+    registry = Registry.load(settings.annex_file)
+    snapshot = Snapshot(open_for_reading(settings.database_url)) if settings.columns_in_memory else None
+    servicer = AnalyticsServicer(
+        model,
+        clock=clock,
+        minimums=minimums_of(registry),
+        snapshot=snapshot,
+        layers=LayerFolder(settings.layers_folder) if settings.layers_folder else None,
+        signal=signal,
+    )
     checker, recorder = RemoteChecker(access, telemetry), RemoteRecorder(audit, telemetry)
     guard = Guard(
         service=settings.service,
@@ -102,11 +131,13 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
         screen_motive=detector_of,
         telemetry=telemetry,
     )
-    bindings = [(DESCRIPTOR.services_by_name["AnalyticsService"], AnalyticsServicer(model))]
+    bindings = [(DESCRIPTOR.services_by_name["AnalyticsService"], servicer)]
     server = Server(settings=settings, bindings=bindings, guard=guard, telemetry=telemetry)
     remotes = (checker, recorder)
     following = asyncio.create_task(follower.run())
-    return Analytics(server, guard, follower, model, bus, remotes, (access, audit, ingest), writer, following)
+    signed = functools.partial(await_signed, AccessServiceStub(access), registry)
+    channels = (access, audit, ingest)
+    return Analytics(server, guard, follower, model, bus, remotes, channels, writer, following, signed, snapshot)
 
 
 def feed_of(ingest: grpc.aio.Channel, bus: Connection | None, telemetry: Telemetry) -> Feed:

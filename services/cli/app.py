@@ -18,7 +18,10 @@ from services.kernel.errors import Problem, invalid
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Planier: shared public space, provable looks.")
 
 # The modules that add commands, in the order that --help shows them.
-COMMANDS = ("status", "login", "map", "fact", "cortege", "convention", "clearance", "audit", "demo")
+COMMANDS = (
+    *("status", "login", "map", "fact", "watch", "search", "layer"),
+    *("cortege", "convention", "clearance", "audit", "demo"),
+)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 PurposeOption = Annotated[str, typer.Option(help="Why, in the words of art6.purpose: SITUATION, CROSSING, TENSION.")]

@@ -25,6 +25,7 @@ class Profile:
     log_key: Path
     territory: Path
     annex: Path
+    layers: Path
 
     @classmethod
     def load(cls) -> "Profile":
@@ -49,6 +50,7 @@ class Profile:
             log_key=Path(content["log_key"]),
             territory=Path(content["territory"]),
             annex=Path(content["annex"]),
+            layers=Path(content["layers"]),
         )
 
     @property

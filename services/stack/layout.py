@@ -64,6 +64,11 @@ class Layout:
         """Annex 1, as the founding deed hashes it."""
         return ROOT / "deploy" / "annex" / "annex-1.json"
 
+    @property
+    def layers(self) -> Path:
+        """Reference layers, as `planier layer import` keeps them."""
+        return self.home / "layers"
+
     def database(self, service: str) -> Path:
         """A service's own SQLite file."""
         return self.home / service / f"{service}.db"
@@ -79,5 +84,6 @@ class Layout:
             "log_key": str(self.keys / "log.pub"),
             "territory": str(self.territory),
             "annex": str(self.annex),
+            "layers": str(self.layers),
         }
         self.profile.write_text(json.dumps(content, indent=2) + "\n")

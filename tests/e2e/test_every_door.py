@@ -85,6 +85,11 @@ REQUESTS: Mapping[str, Message] = {
     "QueryMap": analytics_pb2.QueryMapRequest(
         consultation=LOOK, box=analytics_pb2.BoundingBox(west=5, south=43, east=6, north=44), period=PERIOD
     ),
+    "WatchMap": analytics_pb2.WatchMapRequest(
+        consultation=LOOK, box=analytics_pb2.BoundingBox(west=5, south=43, east=6, north=44)
+    ),
+    "SearchFacts": analytics_pb2.SearchFactsRequest(consultation=LOOK, words="travaux"),
+    "CountByZone": analytics_pb2.CountByZoneRequest(consultation=LOOK, layer="quartiers", period=PERIOD),
     "GetFact": analytics_pb2.GetFactRequest(consultation=LOOK, fact_id="0" * 32),
     "GetPosition": analytics_pb2.GetPositionRequest(),
     "Record": audit_pb2.RecordRequest(items=[audit_pb2.RecordItem(record_id=CLEARANCE, record=b"x")]),
