@@ -45,6 +45,7 @@ STATUSES = (
     fact_pb2.FACT_STATUS_PROHIBITED,
 )
 STATES = (FACT_STATE_PLANNED, FACT_STATE_UNDER_WAY, FACT_STATE_PAST, FACT_STATE_CANCELLED)
+TITLES = ("Travaux rue Paradis", "Marché de la Plaine", "", "Réfection de chaussée", "Travaux de réfection")
 # Steps of 0.002 degree (160 to 220 m).
 STEP = 20_000
 T = TypeVar("T")
@@ -107,7 +108,7 @@ def logs(draw: st.DrawFn) -> IngestLog:
                 geometry=geometry,
                 periods=when,
                 status=status,
-                title=f"T{number}",
+                title=TITLES[number % len(TITLES)],
             )
             alive[log.declare(declared, wait_us)] = declared
             continue
@@ -121,6 +122,7 @@ def logs(draw: st.DrawFn) -> IngestLog:
             periods=when,
             status=status,
             revision=before.revision + 1,
+            title=TITLES[pick % len(TITLES)],
         )
         if step == "amend":
             log.amend(changed, wait_us)
@@ -383,29 +385,6 @@ def dump(engine: Engine) -> dict[str, list[tuple[object, ...]]]:
             name: sorted((tuple(row) for row in connection.execute(table.select())), key=repr)
             for name, table in FactProjection().metadata.tables.items()
         }
-
-
-@relaxed
-@given(logs(), st.integers(0, 40), grants)
-def test_as_of_is_what_a_replay_to_that_instant_gives(log: IngestLog, instant: int, granted: list[str]) -> None:
-    at_us = NEW_YEAR_US + instant
-    with TemporaryDirectory() as folder:
-        whole = open_engine(f"sqlite:///{folder}/whole.db")
-        load(whole, log, 1000)
-        prefix = IngestLog()
-        prefix.store_id = log.store_id
-        prefix.events = [event for event in log.events if event.recorded_at_us <= at_us]
-        erased = {event.stream for event in log.events if event.type.endswith("FactErased")}
-        prefix.events = [event._replace(payload=None) if event.stream in erased else event for event in prefix.events]
-        past = open_engine(f"sqlite:///{folder}/past.db")
-        load(past, prefix, 1000)
-        grant = built.granted(*granted)
-        with whole.begin() as now, past.begin() as then:
-            asked = everywhere(log)
-            seen = query_map(now, grant, replace(asked, as_of_us=at_us))
-            assert pack(seen) == pack(query_map(then, grant, asked))
-        whole.dispose()
-        past.dispose()
 
 
 def test_two_sources_may_be_asked_while_one_is_withheld(tmp_path: Path) -> None:
