@@ -217,6 +217,10 @@ class AccessServicer:
         """Decides a batch under the state at the store's head as of its arrival or later."""
         return await self._checks.decide(request.items)
 
+    async def StreamChecks(self, request: pb.StreamChecksRequest, call: Call) -> pb.StreamChecksResponse:  # noqa: ARG002 -- the server calls it so
+        """One batch of a stream, decided as `Check` decides it."""
+        return pb.StreamChecksResponse(batch=await self._checks.decide(request.batch.items))
+
     async def ReadEvents(self, request: ReadEventsRequest, call: Call) -> AsyncIterator[ReadEventsResponse]:  # noqa: ARG002 -- the server calls it so
         """The store's events after a cursor."""
         async for response in read_events(self._store, request):

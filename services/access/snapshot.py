@@ -47,15 +47,15 @@ class StateCache:
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         # The head of a file is read in microseconds and waits for no writer; that of a server is a round trip away.
-        self._is_near = isinstance(store, SqlEventStore) and store.engine.dialect.name == "sqlite"
+        self._near_head = store.open_head() if isinstance(store, SqlEventStore) else None
 
     def at_head(self) -> Snapshot | None:
         """The known state where the store's head, read now, still is its position; for the event loop.
 
         None where finding out would take long: the head is not near, or events came since and are to be folded.
         """
-        known = self._snapshot
-        return known if known is not None and self._is_near and self._store.head() == known.position else None
+        known, head = self._snapshot, self._near_head
+        return known if known is not None and head is not None and head() == known.position else None
 
     def current(self) -> Snapshot:
         """The state at the store's head as of this call or later. Raises StateUnreadableError or the store's errors."""

@@ -21,6 +21,8 @@ from planier.audit.v1.audit_pb2 import (
     ReplayRequest,
     ReplayResponse,
     SequenceHole,
+    StreamRecordsRequest,
+    StreamRecordsResponse,
     VerifyLogRequest,
     VerifyLogResponse,
 )
@@ -75,6 +77,10 @@ class AuditServicer:
         if len(results) <= _SIGN_HERE:
             return self._answer(results)
         return await asyncio.to_thread(self._answer, results)
+
+    async def StreamRecords(self, request: StreamRecordsRequest, call: Call) -> StreamRecordsResponse:
+        """One batch of a stream, recorded as `Record` records it."""
+        return StreamRecordsResponse(batch=await self.Record(request.batch, call))
 
     async def Replay(self, request: ReplayRequest, call: Call) -> AsyncGenerator[ReplayResponse, None]:
         """The records that pass the filter, in order, of the tree as it was before this look's own record."""

@@ -20,8 +20,9 @@ from planier.ingest.v1.ingest_pb2 import (
 )
 
 from services.ingest.domain import Refusal, fact_id_of
-from services.ingest.place import flaw, inside, mend, reduce
-from services.ingest.titles import compose
+from services.ingest.place import flaw, inside, mend, reduce, reduced
+from services.ingest.plain import PlainFacts
+from services.ingest.titles import compose, compose_at
 from services.kernel.instants import is_instant
 from services.kernel.registry import CONVENTION, Choice, Kind, Registry, Source
 from services.kernel.screening import find_personal_data
@@ -56,11 +57,19 @@ class Admission:
         self._registry = registry
         self._territory = territory
         self._validator = protovalidate.Validator()
+        self._plain = PlainFacts(registry, territory.bounds)
 
     def admit(self, fact: Fact, authority: Authority) -> Admitted | Refusal:
-        """The fact fit for storage (changed in place), or why not. About 25 µs for a point."""
+        """The fact fit for storage (changed in place), or why not. About 8 µs for a plain one, 25 µs for another."""
         # What no field of the contract names was read by nobody: it is not stored.
         fact.DiscardUnknownFields()
+        listing = self._plain.recognise(fact, authority.party, authority.sources)
+        if listing is not None:
+            return self._admit_plain(fact, listing.source, listing.kind)
+        return self.admit_by_rules(fact, authority)
+
+    def admit_by_rules(self, fact: Fact, authority: Authority) -> Admitted | Refusal:
+        """As `admit`, rule by rule, for a fact without unknown fields."""
         violations = self._validator.collect_violations(fact)
         if violations:
             return _invalid(violations)
@@ -98,6 +107,18 @@ class Admission:
                 REFUSAL_REASON_UNKNOWN_SOURCE, "source", "instrument.source", "no version in force lists it", clause
             )
         return source
+
+    def _admit_plain(self, fact: Fact, source: Source, kind: Kind) -> Admitted:
+        """What `_instrument`, `_place` and `_admitted` do, for one point."""
+        if not fact.instrument_id:
+            fact.instrument_id = source.instrument_id
+        point = fact.geometry.point
+        longitude, latitude = reduced(point.longitude, point.latitude, kind.precision)
+        point.longitude, point.latitude = longitude, latitude
+        body = fact.SerializeToString(deterministic=True)
+        if not fact.title:
+            fact.title = compose_at(kind, longitude, latitude, self._territory)
+        return Admitted(fact_id_of(source.name, fact.source_id), fact, body)
 
     def _place(self, fact: Fact, kind: Kind) -> Refusal | None:
         geometry = fact.geometry

@@ -24,7 +24,6 @@ from planier.ingest.v1.ingest_pb2 import (
     RefusalReason,
 )
 
-_FACT_ID: Final = b"planier-fact/v1\0"
 SALT_SIZE: Final = 16
 
 
@@ -118,12 +117,17 @@ _UNKNOWN = Refusal(REFUSAL_REASON_UNKNOWN_FACT)
 
 def fact_id_of(source: str, source_id: str) -> str:
     """The fact's id: the first 16 bytes of SHA-256("planier-fact/v1" NUL source NUL source_id), hex."""
-    return sha256(_FACT_ID + source.encode() + b"\0" + source_id.encode()).hexdigest()[:32]
+    return sha256(f"planier-fact/v1\0{source}\0{source_id}".encode()).hexdigest()[:32]
 
 
 def stream_of(fact_id: str) -> str:
     """The stream of a fact."""
     return f"fact-{fact_id}"
+
+
+def fact_of(stream: str) -> str:
+    """The fact of a stream."""
+    return stream.removeprefix("fact-")
 
 
 def digest_of(salt: bytes, body: bytes) -> bytes:

@@ -4,7 +4,7 @@ A transaction costs one flush to the disk whatever it holds; validation and seri
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -23,11 +23,12 @@ from services.ingest.domain import (
     Revision,
     decide,
     evolve,
+    fact_of,
     stream_of,
 )
 from services.ingest.ledger import Erasure, Ledger
 from services.ingest.orders import Order, erasing
-from services.ingest.projections import find, insert, prepare
+from services.ingest.revisions import state_of
 from services.kernel.batching import Batcher
 from services.kernel.clock import Ids, microseconds
 from services.kernel.errors import unavailable
@@ -69,8 +70,8 @@ class Batch:
     traceparent: str
 
 
-class IndexOutOfStepError(RuntimeError):
-    """The index and the store disagree on a stream's version; nothing of the transaction is kept."""
+class OutOfStepError(RuntimeError):
+    """The store gave an event another place than it was decided for; nothing of the transaction is kept."""
 
 
 class Engine:
@@ -92,13 +93,12 @@ class Engine:
         self._keeps_up = keeps_up
 
     def open(self) -> None:
-        """Makes the index ready, then erases again whatever a restored copy still holds. Blocking; idempotent."""
-        prepare(self._store)
+        """Erases again whatever a restored copy still holds. Blocking; idempotent."""
         erasures = {erasure.fact_id: erasure for erasure in self._ledger.read()}
         if not erasures:
             return
         with self._store.write() as transaction:
-            states = find(transaction.connection, erasures)
+            states = self._states(transaction, erasures)
             held = {fact_id for fact_id, state in states.items() if state.newest.state != STATES[Action.ERASE]}
             left = [erasure for fact_id, erasure in erasures.items() if fact_id not in states or fact_id in held]
             Writing(transaction).erase_again([erasing(erasure, self._ids) for erasure in left], states)
@@ -143,8 +143,13 @@ class Engine:
         self._writer.shutdown()
 
     def _find(self, fact_id: str) -> FactState | None:
-        with self._store.engine.connect() as connection:
-            return find(connection, [fact_id]).get(fact_id)
+        return state_of(self._store.read_stream(stream_of(fact_id)), self._store.codec)
+
+    def _states(self, transaction: Transaction, fact_ids: Iterable[str]) -> dict[str, FactState]:
+        """The state of each fact that has one, in one query."""
+        found = transaction.read_streams([stream_of(fact_id) for fact_id in fact_ids])
+        states = {fact_of(stream): state_of(events, self._store.codec) for stream, events in found.items()}
+        return {fact_id: state for fact_id, state in states.items() if state is not None}
 
     async def _send(self, batches: Sequence[Batch]) -> Sequence[Sequence[Answer] | Exception]:
         loop = asyncio.get_running_loop()
@@ -157,11 +162,11 @@ class Engine:
         return answers
 
     def commit(self, batches: Sequence[Batch]) -> list[Sequence[Answer]]:
-        """One transaction: look up, decide, append, index. Blocking."""
+        """One transaction: look up, decide, append. Blocking."""
         orders = [order for batch in batches for order in batch.orders]
         with self._store.write(traceparent=_cause(batches)) as transaction:
             writing = Writing(transaction)
-            answers = writing.decide(orders, find(transaction.connection, {o.command.fact_id for o in orders}))
+            answers = writing.decide(orders, self._states(transaction, {order.command.fact_id for order in orders}))
             for erasure in writing.erasures:
                 # Before anything is written: whatever happens then, the file knows what must not come back.
                 self._ledger.append(erasure)
@@ -179,7 +184,7 @@ class Writing:
         self._recorded_at_us = microseconds(transaction.recorded_at)
         self._position = transaction.position
         self._appends: list[Append] = []
-        self._revisions: list[tuple[str, Revision]] = []
+        self._revisions: list[Revision] = []
         self.erasures: list[Erasure] = []
 
     def decide(self, orders: Sequence[Order], states: dict[str, FactState]) -> list[Answer]:
@@ -196,16 +201,15 @@ class Writing:
         return answers
 
     def write(self) -> None:
-        """Appends the events, erases what they erase, indexes them."""
+        """Appends the events, erases what they erase."""
         if not self._appends:
             return
         results = self._transaction.append(self._appends)
-        for result, (_, revision) in zip(results, self._revisions, strict=True):
+        for result, revision in zip(results, self._revisions, strict=True):
             if isinstance(result, Conflict) or result.last_position != revision.position:
-                raise IndexOutOfStepError("the index of declarations is not at the store's version: rebuild it")
+                raise OutOfStepError("an event was given another place than it was decided for")
             if revision.state == DECLARATION_STATE_ERASED:
                 self._transaction.erase(result.stream, result.last_position)
-        insert(self._transaction.connection, self._revisions)
 
     def erase_again(self, orders: Sequence[Order], states: dict[str, FactState]) -> None:
         """Erases what a restored copy still holds; a fact that it never held is erased too, so it cannot come back."""
@@ -222,7 +226,7 @@ class Writing:
         revision = Revision(version, state, salt, order.digest, self._position, self._recorded_at_us, party)
         states[fact_id] = evolve(states.get(fact_id), revision)
         self._appends.append(Append(stream_of(fact_id), version - 1, (order.event,)))
-        self._revisions.append((fact_id, revision))
+        self._revisions.append(revision)
         if order.erasure is not None:
             self.erasures.append(order.erasure)
         return revision

@@ -49,22 +49,21 @@ def reduce(geometry: Geometry, precision: Precision) -> None:
 
     Cells: whatever the shape, the centre of the H3 cell that holds the mean of its points. Decimals: each point.
     """
-    if precision.h3_resolution is not None:
-        longitude, latitude = middle(geometry)
-        longitude, latitude = _centre(h3.latlng_to_cell(latitude, longitude, precision.h3_resolution))
+    if precision.decimals is None:
+        longitude, latitude = reduced(*middle(geometry), precision)
         if not geometry.HasField("point"):
             geometry.Clear()
-        point = geometry.point
-        point.longitude, point.latitude = longitude, latitude
-        return
-    decimals = precision.decimals
-    if geometry.HasField("point"):
-        # Nearly all facts: 1.5 µs less than through the generator.
-        point = geometry.point
-        point.longitude, point.latitude = round(point.longitude, decimals), round(point.latitude, decimals)
+        geometry.point.longitude, geometry.point.latitude = longitude, latitude
         return
     for point in vertices(geometry):
-        point.longitude, point.latitude = round(point.longitude, decimals), round(point.latitude, decimals)
+        point.longitude, point.latitude = reduced(point.longitude, point.latitude, precision)
+
+
+def reduced(longitude: float, latitude: float, precision: Precision) -> tuple[float, float]:
+    """One point at its kind's precision."""
+    if precision.h3_resolution is not None:
+        return _centre(h3.latlng_to_cell(latitude, longitude, precision.h3_resolution))
+    return round(longitude, precision.decimals), round(latitude, precision.decimals)
 
 
 @lru_cache(maxsize=50_000)

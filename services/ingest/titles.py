@@ -14,4 +14,9 @@ def compose(kind: Kind, geometry: Geometry, territory: Territory) -> str:
         start = territory.nearest(first.longitude, first.latitude).name
         end = territory.nearest(last.longitude, last.latitude).name
         return f"{kind.label} · {start}" if start == end else f"{kind.label} · {start} → {end}"
-    return f"{kind.label} · {territory.nearest(*middle(geometry)).name}"
+    return compose_at(kind, *middle(geometry), territory)
+
+
+def compose_at(kind: Kind, longitude: float, latitude: float, territory: Territory) -> str:
+    """The title of a fact at one point."""
+    return f"{kind.label} · {territory.nearest(longitude, latitude).name}"

@@ -211,6 +211,17 @@ class Telemetry:
         context = trace.set_span_in_context(NonRecordingSpan(_remote(parent)))
         return _recorded(self._tracer.start_span(name, context, kind, links=[Link(_remote(link)) for link in links]))
 
+    def begin_serving(self, name: str, callers: Iterable[str]) -> tuple[Span, ...]:
+        """A server's span in each recorded trace among the callers', linked to one another's; none where none is."""
+        recorded = traces.recorded_among(callers) if self._tracer is not None else ()
+        if not recorded:
+            return ()
+        first = self.begin(name, SpanKind.SERVER, parent=recorded[0], links=recorded[1:])
+        return (
+            first,
+            *(self.begin(name, SpanKind.SERVER, parent=one, links=(first.traceparent,)) for one in recorded[1:]),
+        )
+
     def begin_following(self, name: str, kind: SpanKind, causes: Iterable[str]) -> Span:
         """A span of work that follows calls, such as a message's: under the first recorded one, linked to the others.
 

@@ -33,7 +33,6 @@ from services.audit.verify import verify_database
 from services.cli import session
 from services.cli.connection import channel
 from services.cli.profile import Profile
-from services.ingest import projections as declarations
 from services.ingest.domain import fact_id_of
 from services.kernel.clock import SystemClock
 from services.kernel.guard.receipts import verify_receipt
@@ -166,7 +165,6 @@ def at_rest(layout: Layout, known: Acknowledged, entries: Sequence[ReplayEntry])
         _nothing_unrecorded(events, entries),
         _stores(layout, [f"ingest {fault.position} {fault.fault}" for fault in faults]),
         _same_read_model(layout, events, store.store_id),
-        _same_declarations(layout),
     ]
 
 
@@ -261,18 +259,6 @@ def _same_read_model(layout: Layout, events: Sequence[StoredEvent], store_id: st
     if len(positions) != 1:
         faults.append("they stand at different positions")
     return finding("read model equals its rebuild", f"{sum(map(len, live.values()))} rows", faults)
-
-
-def _same_declarations(layout: Layout) -> Finding:
-    copy = layout.home / "declarations.db"
-    with sqlite3.connect(layout.database("ingest")) as source, sqlite3.connect(copy) as target:
-        source.backup(target)
-    store = open_store(f"sqlite:///{copy}", clock=SystemClock())
-    declarations.rebuild(store)
-    store.close()
-    live, rebuilt = (contents(each, ["declarations"])["declarations"] for each in (layout.database("ingest"), copy))
-    faults = [] if live == rebuilt else [_difference(live, rebuilt)]
-    return finding("declarations equal their rebuild", f"{len(live)} rows", faults)
 
 
 def contents(path: Path, names: Sequence[str]) -> dict[str, list[tuple[Any, ...]]]:

@@ -92,6 +92,14 @@ REQUESTS: Mapping[str, Message] = {
     "CountByZone": analytics_pb2.CountByZoneRequest(consultation=LOOK, layer="quartiers", period=PERIOD),
     "GetFact": analytics_pb2.GetFactRequest(consultation=LOOK, fact_id="0" * 32),
     "GetPosition": analytics_pb2.GetPositionRequest(),
+    "StreamChecks": access_pb2.StreamChecksRequest(
+        batch=access_pb2.CheckRequest(
+            items=[access_pb2.CheckItem(check_id="1", subject=access_pb2.Subject(), decision_time=Timestamp(seconds=1))]
+        )
+    ),
+    "StreamRecords": audit_pb2.StreamRecordsRequest(
+        batch=audit_pb2.RecordRequest(items=[audit_pb2.RecordItem(record_id=CLEARANCE, record=b"x")])
+    ),
     "Record": audit_pb2.RecordRequest(items=[audit_pb2.RecordItem(record_id=CLEARANCE, record=b"x")]),
     "Replay": audit_pb2.ReplayRequest(consultation=LOOK),
     "VerifyLog": audit_pb2.VerifyLogRequest(consultation=LOOK),

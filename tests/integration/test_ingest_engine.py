@@ -1,10 +1,9 @@
-"""The engine over real databases: durable, idempotent for ever, erased for ever, its index rebuildable."""
+"""The engine over real databases: durable, idempotent for ever, erased for ever."""
 
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from planier.ingest.v1.ingest_pb2 import (
@@ -16,14 +15,11 @@ from planier.ingest.v1.ingest_pb2 import (
     REFUSAL_REASON_REVISION_GAP,
     REFUSAL_REASON_UNKNOWN_FACT,
 )
-from sqlalchemy import delete, select
 
 from services.ingest import engine as engine_module
-from services.ingest.domain import Refusal, fact_id_of, stream_of
+from services.ingest.domain import FactState, Refusal, fact_id_of, stream_of
 from services.ingest.engine import Answer, Kept
-from services.ingest.projections import DECLARATIONS, rebuild
 from services.kernel.errors import Problem
-from services.kernel.store.engine import begin_write
 from tests.fixtures.ingest import Bench, works
 
 
@@ -36,10 +32,10 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await made.close()
 
 
-def rows(bench: Bench) -> list[Any]:
-    with bench.store.engine.connect() as connection:
-        query = select(DECLARATIONS).order_by(DECLARATIONS.c.fact_id, DECLARATIONS.c.revision)
-        return [tuple(bytes(v) if isinstance(v, memoryview) else v for v in row) for row in connection.execute(query)]
+async def state(bench: Bench, source_id: str) -> FactState:
+    found = await bench.engine.find(fact_id_of("works", source_id))
+    assert found is not None
+    return found
 
 
 def reason(answer: Answer) -> int:
@@ -74,9 +70,8 @@ async def test_revisions_follow_each_other(bench: Bench) -> None:
     assert kept(await bench.cancel("W-1", 3)) == (3, True)
     assert reason(await bench.cancel("W-1", 3, reason=1)) == REFUSAL_REASON_REVISION_CONFLICT
     assert reason(await bench.amend(works(revision=4))) == REFUSAL_REASON_CANCELLED
-    state = await bench.engine.find(fact_id_of("works", "W-1"))
-    assert state is not None
-    assert (state.newest.state, state.newest.number) == (DECLARATION_STATE_CANCELLED, 3)
+    newest = (await state(bench, "W-1")).newest
+    assert (newest.state, newest.number) == (DECLARATION_STATE_CANCELLED, 3)
 
 
 async def test_an_erased_fact_leaves_no_byte_of_itself_and_never_comes_back(bench: Bench) -> None:
@@ -86,8 +81,8 @@ async def test_an_erased_fact_leaves_no_byte_of_itself_and_never_comes_back(benc
     assert kept(await bench.erase("W-1")) == (4, True)
     stream = bench.store.read_stream(stream_of(fact_id_of("works", "W-1")))
     assert [event.payload is None for event in stream] == [True, True, False]
-    mine = [row for row in rows(bench) if row[0] == fact_id_of("works", "W-1")]
-    assert [(row[1], row[2], row[3], row[4]) for row in mine] == [(3, DECLARATION_STATE_ERASED, b"", b"")]
+    left = await state(bench, "W-1")
+    assert [each[:4] for each in left.revisions.values()] == [(3, DECLARATION_STATE_ERASED, b"", b"")]
     assert [reason(answer) for answer in await bench.declare(works("W-1"))] == [REFUSAL_REASON_ERASED]
     assert reason(await bench.amend(works("W-1", revision=4))) == REFUSAL_REASON_ERASED
     assert bench.store.verify() == ()
@@ -97,27 +92,7 @@ async def test_declared_and_erased_in_one_transaction(bench: Bench) -> None:
     answers = await asyncio.gather(bench.declare(works()), bench.erase("W-1"), bench.declare(works()))
     assert [kept(answers[0][0]), kept(answers[1])] == [(1, False), (2, False)]
     assert reason(answers[2][0]) == REFUSAL_REASON_ERASED
-    assert [row[2] for row in rows(bench)] == [DECLARATION_STATE_ERASED]
-
-
-async def test_the_rebuilt_index_is_the_same(bench: Bench) -> None:
-    await bench.declare(*(works(f"W-{index}") for index in range(40)))
-    await bench.amend(works("W-3", revision=2))
-    await bench.cancel("W-3", 3)
-    await bench.erase("W-4")
-    before = rows(bench)
-    rebuild(bench.store)
-    assert rows(bench) == before
-    assert len(before) == 42
-
-
-async def test_a_lost_index_is_made_again_before_anything_is_answered(bench: Bench) -> None:
-    await bench.declare(works("W-1"), works("W-2"))
-    before = rows(bench)
-    with begin_write(bench.store.engine) as connection:
-        connection.execute(delete(DECLARATIONS))
-    bench.engine.open()
-    assert rows(bench) == before
+    assert (await state(bench, "W-1")).newest.state == DECLARATION_STATE_ERASED
 
 
 async def test_concurrent_calls_share_transactions_and_keep_their_own_answers(bench: Bench) -> None:
@@ -163,9 +138,6 @@ async def test_a_restored_older_copy_forgets_again_before_it_serves(tmp_path: Pa
     head = restored.store.head()
     restored.engine.open()
     assert restored.store.head() == head
-    before = rows(restored)
-    rebuild(restored.store)
-    assert rows(restored) == before
     await restored.close()
 
 

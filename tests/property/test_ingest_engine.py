@@ -17,13 +17,11 @@ from planier.ingest.v1.ingest_pb2 import (
     REFUSAL_REASON_UNKNOWN_FACT,
     RefusalReason,
 )
-from sqlalchemy import select
 
 from services.ingest.domain import Refusal, fact_id_of, stream_of
 from services.ingest.engine import Answer, Batch
 from services.ingest.ledger import Erasure
 from services.ingest.orders import Order, amending, cancelling, erasing
-from services.ingest.projections import DECLARATIONS, rebuild
 from tests.fixtures.ingest import RECORD, Bench, works
 
 KEYS = st.sampled_from(["W-1", "W-2", "W-3"])
@@ -105,12 +103,6 @@ class Declarations(RuleBasedStateMachine):
     def restart(self) -> None:
         self.bench.engine.open()
 
-    @rule()
-    def rebuild(self) -> None:
-        before = self.rows()
-        rebuild(self.bench.store)
-        assert self.rows() == before
-
     @invariant()
     def what_was_accepted_is_what_is_stored(self) -> None:
         if not hasattr(self, "bench"):
@@ -137,10 +129,6 @@ class Declarations(RuleBasedStateMachine):
         if action == "amend":
             return amending(self.bench.admitted(fact), "CITY", RECORD, ids)
         return self.bench.declare_orders(fact)[0]
-
-    def rows(self) -> list[tuple[object, ...]]:
-        with self.bench.store.engine.connect() as connection:
-            return sorted(tuple(row) for row in connection.execute(select(DECLARATIONS)))
 
     def teardown(self) -> None:
         if hasattr(self, "bench"):

@@ -11,8 +11,9 @@ from opentelemetry.trace import SpanKind
 from planier.common.v1.event_pb2 import EventRun, ReadEventsRequest, ReadEventsResponse
 
 from services.kernel.bus.base import BusUnavailable, RunSubscription, SubscriptionLost
+from services.kernel.bus.columns import traceparents, unpack_any
 from services.kernel.bus.replication import CHAIN_DIVERGED
-from services.kernel.bus.runs import Run, unpack
+from services.kernel.bus.runs import Run
 from services.kernel.errors import Problem
 from services.kernel.projection import Diverged
 from services.kernel.store.base import GENESIS, Position
@@ -133,12 +134,11 @@ class Feed:
         return run
 
     def _unpacked(self, message: EventRun) -> Run | None:
-        """`unpack`, within the traces of the calls that caused the events; a first load belongs to no call any more."""
+        """`unpack_any`, within the traces of the calls that caused the events; a first load belongs to no call."""
         if not self.caught_up.is_set():
-            return unpack(message, self._cursor)
-        causes = (event.traceparent for event in message.events)
-        with self._telemetry.following("bus.receive", SpanKind.CONSUMER, causes) as span:
-            run = unpack(message, self._cursor)
+            return unpack_any(message, self._cursor)
+        with self._telemetry.following("bus.receive", SpanKind.CONSUMER, traceparents(message)) as span:
+            run = unpack_any(message, self._cursor)
         return replace(run, traceparent=span.traceparent) if run and span.traceparent else run
 
     async def _live(self, subscription: RunSubscription) -> AsyncGenerator[Run, None]:

@@ -12,6 +12,7 @@ from planier.common.v1.event_pb2 import EventRun
 
 from services.kernel import traces
 from services.kernel.bus.base import BusUnavailable, Topic
+from services.kernel.bus.columns import traceparents
 from services.kernel.bus.connection import Connection
 from services.kernel.bus.ledger import PublishedRun, RunLedger
 from services.kernel.clock import Clock, microseconds
@@ -43,7 +44,7 @@ def message_id(run: EventRun) -> str:
 def headers(run: EventRun) -> dict[str, str]:
     """The deduplication id, and the trace of the publication, else of the call that caused the first event."""
     content = {"Nats-Msg-Id": message_id(run)}
-    traceparent = traces.current.get() or next((event.traceparent for event in run.events if event.traceparent), "")
+    traceparent = traces.current.get() or next(filter(None, traceparents(run)), "")
     if traceparent:
         content["traceparent"] = traceparent
     return content

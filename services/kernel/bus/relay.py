@@ -3,15 +3,15 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from opentelemetry.trace import SpanKind
 from planier.common.v1.event_pb2 import EventRun
 from sqlalchemy.exc import OperationalError
 
 from services.kernel.bus.base import BusUnavailable, RunPublisher
+from services.kernel.bus.columns import pack_columns, traceparents
 from services.kernel.bus.ledger import RunLedger
-from services.kernel.bus.runs import pack
 from services.kernel.clock import Clock, SystemClock, microseconds
 from services.kernel.store.base import GENESIS, EventStore, StoredEvent
 from services.kernel.telemetry import Telemetry
@@ -87,14 +87,14 @@ class Relay:
 
     async def _publish_page(self) -> bool:
         """Publishes what one read of the store gives; True when there was nothing."""
-        runs = await asyncio.to_thread(self._read)
-        self._state_lag(runs[0].events[0].recorded_at_us if runs else 0)
+        events, runs = await asyncio.to_thread(self._read)
+        self._state_lag(events[0].recorded_at_us if events else 0)
         for run in runs:
-            erased = await asyncio.to_thread(self._erased_by, run)
+            start = run.first_position - events[0].position
+            erased = await self._erased_by(events[start : run.last_position + 1 - events[0].position])
             if erased:
                 await self._publisher.erase(erased)
-            causes = (event.traceparent for event in run.events)
-            with self._telemetry.following("bus.publish", SpanKind.PRODUCER, causes):
+            with self._telemetry.following("bus.publish", SpanKind.PRODUCER, traceparents(run)):
                 await self._publisher.publish(run)
             self._published = run.last_position
         return not runs
@@ -110,21 +110,22 @@ class Relay:
         lag = max(0, microseconds(self._clock.now()) - oldest_us) / 1_000_000 if oldest_us else 0.0
         self._telemetry.state("planier.relay.lag", lag, stream=self._ledger.stream)
 
-    def _read(self) -> tuple[EventRun, ...]:
+    def _read(self) -> tuple[tuple[StoredEvent, ...], tuple[EventRun, ...]]:
         cursor = self._published = self._ledger.cursor()
         events = self._store.read_all(cursor, PAGE)
         if not events:
-            return ()
+            return (), ()
         before = self._store.position_at(cursor) if cursor else None
-        return tuple(pack(self._store.store_id, before.digest if before else GENESIS, events))
+        return events, tuple(pack_columns(self._store.store_id, before.digest if before else GENESIS, events))
 
-    def _erased_by(self, run: EventRun) -> tuple[int, ...]:
-        erased: list[int] = []
-        for event in run.events:
-            if event.type in self._erasing_types:
-                earlier: tuple[StoredEvent, ...] = self._store.read_stream(event.stream)
-                erased += [other.position for other in earlier if other.erased_by == event.position]
-        return tuple(erased)
+    async def _erased_by(self, events: Sequence[StoredEvent]) -> tuple[int, ...]:
+        """The positions that these events erased."""
+        erasing = [event for event in events if event.type in self._erasing_types]
+        if not erasing:
+            return ()
+        streams = await asyncio.to_thread(lambda: [self._store.read_stream(event.stream) for event in erasing])
+        pairs = zip(erasing, streams, strict=True)
+        return tuple(e.position for event, stream in pairs for e in stream if e.erased_by == event.position)
 
 
 class _Waker:

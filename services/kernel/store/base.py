@@ -1,6 +1,6 @@
 """The contract of an event store; every implementation passes tests/contract/test_event_store.py."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -77,7 +77,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A broken link found by `verify`: where, and which of CHAIN_BROKEN, PAYLOAD_ALTERED, POSITION_MISSING."""
+    """What `verify` found: where, and which of CHAIN_BROKEN, PAYLOAD_ALTERED, POSITION_MISSING, INDEX_BROKEN."""
 
     position: int
     fault: str
@@ -111,6 +111,13 @@ class Transaction(Protocol):
 
     def read_stream(self, stream: str) -> tuple[StoredEvent, ...]:
         """The stream in order, this transaction's events included."""
+        ...
+
+    def read_streams(self, streams: Collection[str]) -> dict[str, tuple[StoredEvent, ...]]:
+        """Those of the streams that exist, in order, this transaction's events included; any number in one query.
+
+        What is read here need not be looked up again by `append`.
+        """
         ...
 
 

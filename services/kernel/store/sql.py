@@ -2,12 +2,11 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import IntegrityError
 
 from services.kernel.clock import Clock, from_microseconds, microseconds
 from services.kernel.codec import Codec
@@ -25,17 +24,11 @@ from services.kernel.store.chain import SALT_SIZE, commitment, link
 from services.kernel.store.engine import begin_write, scrub
 from services.kernel.store.verify import find_faults
 
-_READ_STREAM = text(f"{EVENTS} WHERE stream = :stream ORDER BY stream_version")
 _READ_ALL = text(f"{EVENTS} WHERE position > :after ORDER BY position LIMIT :limit")
 _DIGEST = text("SELECT digest FROM events WHERE position = :position")
 _HEAD = text("SELECT store_id, head_position, head_digest FROM store")
 _MOVE = text("UPDATE store SET head_position = :position, head_digest = :digest, recorded_at_us = :recorded_at_us")
 _ANY_ERASED = text("SELECT 1 FROM events WHERE position BETWEEN :first AND :last AND erased_by <> 0 LIMIT 1")
-_ERASE = text(
-    "UPDATE events SET salt = NULL, payload = NULL, erased_by = :erased_by"
-    " WHERE stream = :stream AND position < :erased_by AND erased_by = 0 RETURNING position"
-)
-
 # Events kept in memory for the relay: about 12 MiB of facts.
 _MOST_RECENT = 8_192
 
@@ -78,24 +71,7 @@ class SqlTransaction:
         return from_microseconds(self._recorded_at_us)
 
     def append(self, batch: Sequence[Append]) -> tuple[Committed | Conflict, ...]:
-        """One insert; an event id used before raises IntegrityError, nothing is written.
-
-        That a stream does not exist is first taken for true, since its first version could not be inserted otherwise;
-        other versions are looked up in one query.
-        """
-        new = {item.stream for item in batch if item.expected_version == 0} - self._versions.keys()
-        if new:
-            versions = dict(self._versions)
-            self._versions.update(dict.fromkeys(new, 0))
-            try:
-                with self._connection.begin_nested():
-                    return self._append(batch)
-            except IntegrityError:
-                # One of them exists, or an event id does: looked up this time, and the latter raises again.
-                self._versions, self._broken = versions, False
-        return self._append(batch)
-
-    def _append(self, batch: Sequence[Append]) -> tuple[Committed | Conflict, ...]:
+        """One insert; an event id used before raises IntegrityError, nothing is written."""
         self._learn_versions(batch)
         salts = iter(_sliced(os.urandom(SALT_SIZE * sum(len(item.events) for item in batch))))
         results: list[Committed | Conflict] = []
@@ -142,14 +118,22 @@ class SqlTransaction:
 
     def erase(self, stream: str, erased_by: int) -> tuple[int, ...]:
         """Erased events stay erased by whom they were; an `erased_by` that is no position raises IntegrityError."""
-        rows = self._connection.execute(_ERASE, {"stream": stream, "erased_by": erased_by})
-        positions = tuple(sorted(row[0] for row in rows))
+        positions = tuple(sorted(self._backend.erase(self._connection, stream, erased_by)))
         self.erased = self.erased or bool(positions)
         return positions
 
     def read_stream(self, stream: str) -> tuple[StoredEvent, ...]:
         """This transaction's events included."""
-        return read_events(self._connection, _READ_STREAM, stream=stream)
+        return tuple(self._backend.read_streams(self._connection, (stream,)))
+
+    def read_streams(self, streams: Collection[str]) -> dict[str, tuple[StoredEvent, ...]]:
+        """This transaction's events included; the write lock keeps what was learnt true."""
+        found: dict[str, list[StoredEvent]] = {}
+        for event in self._backend.read_streams(self._connection, list(streams)):
+            found.setdefault(event.stream, []).append(event)
+        self._versions.update(dict.fromkeys(streams, 0))
+        self._versions.update((stream, events[-1].stream_version) for stream, events in found.items())
+        return {stream: tuple(events) for stream, events in found.items()}
 
     def finish(self) -> None:
         """Moves the head; the caller commits."""
@@ -162,6 +146,7 @@ class SqlTransaction:
     def _learn_versions(self, batch: Sequence[Append]) -> None:
         unknown = {item.stream for item in batch} - self._versions.keys()
         if unknown:
+            self._versions.update(dict.fromkeys(unknown, 0))
             self._versions.update(self._backend.versions(self._connection, list(unknown)))
 
     def _insert(self, rows: Sequence[StoredEvent]) -> None:
@@ -180,6 +165,7 @@ class SqlEventStore:
         self._backend = backend
         self._clock = clock
         self._wakes: tuple[Callable[[], None], ...] = ()
+        self._near: tuple[Connection, ...] = ()
         # Consecutive events that this process committed last.
         self._recent: tuple[StoredEvent, ...] = ()
         backend.create_schema(engine)
@@ -222,6 +208,23 @@ class SqlEventStore:
             row = connection.execute(_HEAD).one()
         return Position(row[0], row[1], row[2])
 
+    def open_head(self) -> Callable[[], Position] | None:
+        """`head` for one thread that asks it all the time, over a connection of its own; None on a server."""
+        if self.engine.dialect.name != "sqlite":
+            return None
+        connection = self.engine.connect()
+        self._near = (*self._near, connection)
+        cursor = connection.connection.cursor()
+        statement = str(_HEAD)
+
+        def head() -> Position:
+            cursor.execute(statement)
+            # To the end: a statement under way would keep its snapshot.
+            ((store_id, position, digest),) = cursor.fetchall()
+            return Position(store_id, position, digest)
+
+        return head
+
     def position_at(self, position: int) -> Position | None:
         """The position with its digest, or None where the store has none."""
         if position == 0:
@@ -233,7 +236,7 @@ class SqlEventStore:
     def read_stream(self, stream: str) -> tuple[StoredEvent, ...]:
         """The stream in order; empty if unknown."""
         with self.engine.connect() as connection:
-            return read_events(connection, _READ_STREAM, stream=stream)
+            return tuple(self._backend.read_streams(connection, (stream,)))
 
     def read_all(self, after: int, limit: int) -> tuple[StoredEvent, ...]:
         """At most `limit` events after a position, gapless and in order; what was just committed, from memory.
@@ -259,6 +262,9 @@ class SqlEventStore:
 
     def close(self) -> None:
         """Gives the connections back; the store can be opened again."""
+        for connection in self._near:
+            connection.close()
+        self._near = ()
         self.engine.dispose()
 
     def _held(self, after: int, limit: int) -> tuple[StoredEvent, ...]:

@@ -21,12 +21,12 @@ def find_faults(engine: Engine, backend: Backend) -> Iterator[Fault]:
 
     CHAIN_BROKEN: a header, commitment or digest is not what was chained (a wrong digest shows there and at its
     successor). PAYLOAD_ALTERED: salt or payload is not the committed one, or is gone without an existing later event
-    that erased it; a payload erased as it should be is no fault.
+    that erased it; a payload erased as it should be is no fault. INDEX_BROKEN: streams cannot be found whole.
     """
     with engine.connect() as connection:
         head, head_digest, last, stray = connection.execute(_EXTENT).one()
-    if stray is not None:
-        yield Fault(stray, "CHAIN_BROKEN")
+        unindexed = last == head and backend.unindexed(connection)
+    yield from _check_extent(head, last, stray, unindexed=unindexed)
     position: int = 0
     digest: bytes | None = GENESIS
     while position < head:
@@ -46,8 +46,15 @@ def find_faults(engine: Engine, backend: Backend) -> Iterator[Fault]:
         yield Fault(position + 1, "POSITION_MISSING")
     elif digest != head_digest:
         yield Fault(head, "CHAIN_BROKEN")
+
+
+def _check_extent(head: int, last: int, stray: int | None, *, unindexed: bool) -> Iterator[Fault]:
+    if stray is not None:
+        yield Fault(stray, "CHAIN_BROKEN")
     if last > head:
         yield Fault(head + 1, "CHAIN_BROKEN")
+    if unindexed:
+        yield Fault(head, "INDEX_BROKEN")
 
 
 def _check(previous: bytes | None, event: StoredEvent, head: int) -> Iterator[Fault]:

@@ -85,6 +85,11 @@ class AccessServiceStub:
                 request_serializer=planier_dot_access_dot_v1_dot_access__pb2.CheckRequest.SerializeToString,
                 response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.CheckResponse.FromString,
                 _registered_method=True)
+        self.StreamChecks = channel.stream_stream(
+                '/planier.access.v1.AccessService/StreamChecks',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.StreamChecksRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.StreamChecksResponse.FromString,
+                _registered_method=True)
         self.ReadEvents = channel.unary_stream(
                 '/planier.access.v1.AccessService/ReadEvents',
                 request_serializer=planier_dot_common_dot_v1_dot_event__pb2.ReadEventsRequest.SerializeToString,
@@ -161,6 +166,13 @@ class AccessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamChecks(self, request_iterator, context):
+        """Check, batch after batch over one call: half the cost of a call for each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadEvents(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -219,6 +231,11 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.Check,
                     request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.CheckRequest.FromString,
                     response_serializer=planier_dot_access_dot_v1_dot_access__pb2.CheckResponse.SerializeToString,
+            ),
+            'StreamChecks': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamChecks,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.StreamChecksRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.StreamChecksResponse.SerializeToString,
             ),
             'ReadEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadEvents,
@@ -496,6 +513,33 @@ class AccessService:
             '/planier.access.v1.AccessService/Check',
             planier_dot_access_dot_v1_dot_access__pb2.CheckRequest.SerializeToString,
             planier_dot_access_dot_v1_dot_access__pb2.CheckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamChecks(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/planier.access.v1.AccessService/StreamChecks',
+            planier_dot_access_dot_v1_dot_access__pb2.StreamChecksRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.StreamChecksResponse.FromString,
             options,
             channel_credentials,
             insecure,

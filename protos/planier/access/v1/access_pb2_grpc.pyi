@@ -32,6 +32,8 @@ class AccessServiceStub:
     ListClearances: _aio.UnaryUnaryMultiCallable[_access_pb2.ListClearancesRequest, _access_pb2.ListClearancesResponse]
     Check: _aio.UnaryUnaryMultiCallable[_access_pb2.CheckRequest, _access_pb2.CheckResponse]
     """Decides a batch of requests, linearised at the store's head."""
+    StreamChecks: _aio.StreamStreamMultiCallable[_access_pb2.StreamChecksRequest, _access_pb2.StreamChecksResponse]
+    """Check, batch after batch over one call: half the cost of a call for each."""
     ReadEvents: _aio.UnaryStreamMultiCallable[_event_pb2.ReadEventsRequest, _event_pb2.ReadEventsResponse]
 
 class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -111,6 +113,14 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_access_pb2.CheckRequest, _abc.Awaitable[_access_pb2.CheckResponse]],
     ) -> _abc.Awaitable[_access_pb2.CheckResponse]:
         """Decides a batch of requests, linearised at the store's head."""
+
+    @_abc_1.abstractmethod
+    def StreamChecks(
+        self,
+        request_iterator: _abc.AsyncIterator[_access_pb2.StreamChecksRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_access_pb2.StreamChecksRequest], _abc.AsyncIterator[_access_pb2.StreamChecksResponse]],
+    ) -> _abc.AsyncIterator[_access_pb2.StreamChecksResponse]:
+        """Check, batch after batch over one call: half the cost of a call for each."""
 
     @_abc_1.abstractmethod
     def ReadEvents(

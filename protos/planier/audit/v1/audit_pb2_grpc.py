@@ -39,6 +39,11 @@ class AuditServiceStub:
                 request_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.RecordRequest.SerializeToString,
                 response_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.RecordResponse.FromString,
                 _registered_method=True)
+        self.StreamRecords = channel.stream_stream(
+                '/planier.audit.v1.AuditService/StreamRecords',
+                request_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.StreamRecordsRequest.SerializeToString,
+                response_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.StreamRecordsResponse.FromString,
+                _registered_method=True)
         self.Replay = channel.unary_stream(
                 '/planier.audit.v1.AuditService/Replay',
                 request_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.ReplayRequest.SerializeToString,
@@ -71,6 +76,13 @@ class AuditServiceServicer:
 
     def Record(self, request, context):
         """Makes a batch of records durable and in the tree; idempotent by record id: other bytes under a known id are refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamRecords(self, request_iterator, context):
+        """Record, batch after batch over one call: half the cost of a call for each.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,6 +128,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.Record,
                     request_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.RecordRequest.FromString,
                     response_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.RecordResponse.SerializeToString,
+            ),
+            'StreamRecords': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamRecords,
+                    request_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.StreamRecordsRequest.FromString,
+                    response_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.StreamRecordsResponse.SerializeToString,
             ),
             'Replay': grpc.unary_stream_rpc_method_handler(
                     servicer.Replay,
@@ -170,6 +187,33 @@ class AuditService:
             '/planier.audit.v1.AuditService/Record',
             planier_dot_audit_dot_v1_dot_audit__pb2.RecordRequest.SerializeToString,
             planier_dot_audit_dot_v1_dot_audit__pb2.RecordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamRecords(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/planier.audit.v1.AuditService/StreamRecords',
+            planier_dot_audit_dot_v1_dot_audit__pb2.StreamRecordsRequest.SerializeToString,
+            planier_dot_audit_dot_v1_dot_audit__pb2.StreamRecordsResponse.FromString,
             options,
             channel_credentials,
             insecure,

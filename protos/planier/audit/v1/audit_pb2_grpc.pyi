@@ -16,6 +16,8 @@ class AuditServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     Record: _aio.UnaryUnaryMultiCallable[_audit_pb2.RecordRequest, _audit_pb2.RecordResponse]
     """Makes a batch of records durable and in the tree; idempotent by record id: other bytes under a known id are refused."""
+    StreamRecords: _aio.StreamStreamMultiCallable[_audit_pb2.StreamRecordsRequest, _audit_pb2.StreamRecordsResponse]
+    """Record, batch after batch over one call: half the cost of a call for each."""
     Replay: _aio.UnaryStreamMultiCallable[_audit_pb2.ReplayRequest, _audit_pb2.ReplayResponse]
     """The log's records in order. The answer covers the tree as it was before its own record."""
     VerifyLog: _aio.UnaryUnaryMultiCallable[_audit_pb2.VerifyLogRequest, _audit_pb2.VerifyLogResponse]
@@ -33,6 +35,14 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_audit_pb2.RecordRequest, _abc.Awaitable[_audit_pb2.RecordResponse]],
     ) -> _abc.Awaitable[_audit_pb2.RecordResponse]:
         """Makes a batch of records durable and in the tree; idempotent by record id: other bytes under a known id are refused."""
+
+    @_abc_1.abstractmethod
+    def StreamRecords(
+        self,
+        request_iterator: _abc.AsyncIterator[_audit_pb2.StreamRecordsRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_audit_pb2.StreamRecordsRequest], _abc.AsyncIterator[_audit_pb2.StreamRecordsResponse]],
+    ) -> _abc.AsyncIterator[_audit_pb2.StreamRecordsResponse]:
+        """Record, batch after batch over one call: half the cost of a call for each."""
 
     @_abc_1.abstractmethod
     def Replay(

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dplanier/common/v1/event.proto\x12\x11planier.common.v1\x1a\x1b\x62uf/validate/validate.proto\"\xfb\x01\n\x0bStoredEvent\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\x16\n\x0estream_version\x18\x03 \x01(\x04\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x05 \x01(\t\x12\x16\n\x0erecorded_at_us\x18\x06 \x01(\x03\x12\x0e\n\x06key_id\x18\x07 \x01(\t\x12\x12\n\ncommitment\x18\x08 \x01(\x0c\x12\x0c\n\x04salt\x18\t \x01(\x0c\x12\x14\n\x07payload\x18\n \x01(\x0cH\x00\x88\x01\x01\x12\x11\n\terased_by\x18\x0b \x01(\x04\x12\x13\n\x0btraceparent\x18\x0c \x01(\tB\n\n\x08_payload\"\xa4\x01\n\x08\x45ventRun\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x16\n\x0e\x66irst_position\x18\x02 \x01(\x04\x12\x15\n\rlast_position\x18\x03 \x01(\x04\x12\x17\n\x0fprevious_digest\x18\x04 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\x12.\n\x06\x65vents\x18\x06 \x03(\x0b\x32\x1e.planier.common.v1.StoredEvent\"\\\n\x11ReadEventsRequest\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_position\x18\x02 \x01(\x04\x12\x1d\n\x0c\x61\x66ter_digest\x18\x03 \x01(\x0c\x42\x07\xbaH\x04z\x02\x18 \"Q\n\x12ReadEventsResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.planier.common.v1.EventRun\x12\x11\n\tcaught_up\x18\x02 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dplanier/common/v1/event.proto\x12\x11planier.common.v1\x1a\x1b\x62uf/validate/validate.proto\"\xfb\x01\n\x0bStoredEvent\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\x16\n\x0estream_version\x18\x03 \x01(\x04\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x05 \x01(\t\x12\x16\n\x0erecorded_at_us\x18\x06 \x01(\x03\x12\x0e\n\x06key_id\x18\x07 \x01(\t\x12\x12\n\ncommitment\x18\x08 \x01(\x0c\x12\x0c\n\x04salt\x18\t \x01(\x0c\x12\x14\n\x07payload\x18\n \x01(\x0cH\x00\x88\x01\x01\x12\x11\n\terased_by\x18\x0b \x01(\x04\x12\x13\n\x0btraceparent\x18\x0c \x01(\tB\n\n\x08_payload\"\xba\x01\n\x0c\x45ventColumns\x12\x0f\n\x07streams\x18\x01 \x03(\t\x12\x17\n\x0fstream_versions\x18\x02 \x03(\x04\x12\x11\n\tevent_ids\x18\x03 \x03(\t\x12\x10\n\x08payloads\x18\x04 \x03(\x0c\x12\r\n\x05salts\x18\x05 \x01(\x0c\x12\r\n\x05types\x18\x06 \x03(\t\x12\x16\n\x0erecorded_at_us\x18\x07 \x03(\x03\x12\x0f\n\x07key_ids\x18\x08 \x03(\t\x12\x14\n\x0ctraceparents\x18\t \x03(\t\"\xd6\x01\n\x08\x45ventRun\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x16\n\x0e\x66irst_position\x18\x02 \x01(\x04\x12\x15\n\rlast_position\x18\x03 \x01(\x04\x12\x17\n\x0fprevious_digest\x18\x04 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\x12.\n\x06\x65vents\x18\x06 \x03(\x0b\x32\x1e.planier.common.v1.StoredEvent\x12\x30\n\x07\x63olumns\x18\x07 \x01(\x0b\x32\x1f.planier.common.v1.EventColumns\"\\\n\x11ReadEventsRequest\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_position\x18\x02 \x01(\x04\x12\x1d\n\x0c\x61\x66ter_digest\x18\x03 \x01(\x0c\x42\x07\xbaH\x04z\x02\x18 \"Q\n\x12ReadEventsResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.planier.common.v1.EventRun\x12\x11\n\tcaught_up\x18\x02 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,10 +36,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READEVENTSREQUEST'].fields_by_name['after_digest']._serialized_options = b'\272H\004z\002\030 '
   _globals['_STOREDEVENT']._serialized_start=82
   _globals['_STOREDEVENT']._serialized_end=333
-  _globals['_EVENTRUN']._serialized_start=336
-  _globals['_EVENTRUN']._serialized_end=500
-  _globals['_READEVENTSREQUEST']._serialized_start=502
-  _globals['_READEVENTSREQUEST']._serialized_end=594
-  _globals['_READEVENTSRESPONSE']._serialized_start=596
-  _globals['_READEVENTSRESPONSE']._serialized_end=677
+  _globals['_EVENTCOLUMNS']._serialized_start=336
+  _globals['_EVENTCOLUMNS']._serialized_end=522
+  _globals['_EVENTRUN']._serialized_start=525
+  _globals['_EVENTRUN']._serialized_end=739
+  _globals['_READEVENTSREQUEST']._serialized_start=741
+  _globals['_READEVENTSREQUEST']._serialized_end=833
+  _globals['_READEVENTSRESPONSE']._serialized_start=835
+  _globals['_READEVENTSRESPONSE']._serialized_end=916
 # @@protoc_insertion_point(module_scope)
