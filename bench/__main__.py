@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from bench import ingest, read, start
+from bench import map as map_bench
 from bench.harness import OUT, Row, write
 
 GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
@@ -14,6 +15,7 @@ GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "visible": ingest.visible_rows,
     "ingest-postgres": ingest.postgres_rows,
     "overload": ingest.overload_rows,
+    "map": map_bench.rows,
 }
 
 
