@@ -3,6 +3,7 @@
 import json
 from typing import Annotated, Any
 
+import grpc
 import typer
 from google.protobuf.json_format import MessageToDict
 from planier.analytics.v1.analytics_pb2 import (
@@ -23,6 +24,7 @@ from services.cli.map import AREA, box_of, whole
 from services.cli.output import console, print_mark
 from services.cli.profile import Profile
 from services.cli.words import name_of
+from services.kernel.errors import Problem
 
 # A stream needs a deadline like any call; whoever watches longer opens it again after the last cursor.
 MOST_SECONDS = 12 * 3600
@@ -75,14 +77,19 @@ async def _watch(
     seen, first = 0, True
     async with channel(profile, "analytics") as opened:
         call = AnalyticsServiceStub(opened).WatchMap(request, timeout=seconds, metadata=signed_in.metadata)
-        async for message in call:
-            mark = Receipts(profile).keep(message) if first else None
-            first = False
-            _print(message, mark, as_json=as_json)
-            seen += len(message.changes)
-            if most and seen >= most:
-                call.cancel()
-                return
+        try:
+            async for message in call:
+                mark = Receipts(profile).keep(message) if first else None
+                first = False
+                _print(message, mark, as_json=as_json)
+                seen += len(message.changes)
+                if most and seen >= most:
+                    call.cancel()
+                    return
+        except Problem as problem:
+            # The time that was asked for is over.
+            if problem.code is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise
 
 
 def _print(message: WatchMapResponse, mark: dict[str, Any] | None, *, as_json: bool) -> None:
