@@ -24,6 +24,8 @@ _SYSTEM = {
     "bindings": ("Bindings", (PURPOSE_ADMINISTRATION,)),
     "convention": ("Convention", (PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT)),
     "access-log": ("AccessLog", (PURPOSE_OVERSIGHT,)),
+    "log-governance": ("LogGovernance", (PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT)),
+    "own-accesses": ("OwnAccesses", (PURPOSE_OVERSIGHT,)),
 }
 _NO_CONVENTION = "Aucune convention n'est en vigueur."
 _NO_INSTANT = "La demande ne dit pas à quel instant elle est faite."
@@ -204,7 +206,9 @@ def _resting_on(item: CheckItem, instrument_id: str, holder: Holder) -> list[str
     clauses = {"art9.term"} if bounded_by_term else set()
     if item.resource == "declarations":
         return sorted(clauses | {"art4.secure_entry"})
-    own = {"facts": "art6.habilitation", "bindings": "art7.validation"}.get(item.resource, "house.office")
+    own = {"facts": "art6.habilitation", "bindings": "art7.validation", "own-accesses": "house.own_accesses"}.get(
+        item.resource, "house.office"
+    )
     if item.resource == "clearances" and item.operation == OPERATION_GOVERN:
         own = "art6.habilitation"
     if holder.party == PARTY_PREFECTURE:

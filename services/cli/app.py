@@ -20,8 +20,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Planier: sha
 # The modules that add commands, in the order that --help shows them.
 COMMANDS = (
     *("status", "login", "map", "fact", "watch", "search", "layer"),
-    *("cortege", "convention", "clearance", "audit", "demo"),
+    *("cortege", "convention", "clearance", "audit", "proofs", "demo"),
 )
+# What the groups with many commands take from elsewhere.
+PARTS = ("audit_replay", "audit_proof", "audit_governance", "audit_report")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 PurposeOption = Annotated[str, typer.Option(help="Why, in the words of art6.purpose: SITUATION, CROSSING, TENSION.")]
@@ -53,7 +55,7 @@ def _traceparent() -> str:
 
 def main() -> None:
     """The console script: exits with 1 where the system refuses, with 2 where the command is not understood."""
-    for command in COMMANDS:
+    for command in (*COMMANDS, *PARTS):
         import_module(f"services.cli.{command}")
     as_json = "--json" in sys.argv
     try:

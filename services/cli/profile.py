@@ -26,6 +26,8 @@ class Profile:
     territory: Path
     annex: Path
     layers: Path
+    # Where the access log's tiles are served, "https://host:port"; "" where they are not.
+    tiles: str = ""
 
     @classmethod
     def load(cls) -> "Profile":
@@ -50,7 +52,8 @@ class Profile:
             log_key=Path(content["log_key"]),
             territory=Path(content["territory"]),
             annex=Path(content["annex"]),
-            layers=Path(content["layers"]),
+            layers=Path(content.get("layers", path.parent / "layers")),
+            tiles=content.get("tiles", ""),
         )
 
     @property
