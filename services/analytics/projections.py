@@ -15,6 +15,7 @@ from planier.ingest.v1 import events_pb2
 from sqlalchemy import Connection, MetaData
 
 from services.analytics.bulk import in_chunks, insert, run, run_many
+from services.analytics.companions import Companions
 from services.analytics.conflicts.projection import Crossing, Version
 from services.analytics.conflicts.tables import CrossingTables
 from services.analytics.placement import Placement, bucket_of, place
@@ -76,10 +77,11 @@ class FactProjection:
         self._tables = Tables(suffix)
         self._crossing = crossing
         self._crossing_tables = CrossingTables(suffix, self._tables.metadata)
+        self._companions = Companions(self._tables.metadata, suffix)
 
     @property
     def metadata(self) -> MetaData:
-        """The tables of this suffix, crossing's among them; these stay empty where no rules are given."""
+        """The tables of this suffix, companions and crossing's included; these stay empty where no rules are given."""
         return self._tables.metadata
 
     def beside(self, suffix: str) -> "FactProjection":
@@ -93,7 +95,9 @@ class FactProjection:
             if event.payload is not None:
                 _READERS.get(event.type, _ignore)(batch, event, event.payload)
         batch.settle(connection)
+        gone = self._companions.going(connection, batch.erased)
         batch.write(connection)
+        self._companions.write(connection, events, batch.versions.values(), gone)
         if self._crossing is not None:
             concerned = {code_of(source) for source in self._crossing.sources}
             versions = [
