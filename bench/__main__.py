@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import cost, ingest, read, start
+from bench import audit, cost, ingest, read, start
 from bench.harness import OUT, Row, write
 
 GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "start": start.rows,
     "read": read.rows,
+    "audit": audit.rows,
     "telemetry": read.telemetry_rows,
     "ingest": ingest.rows,
     "ingest-cost": cost.rows,

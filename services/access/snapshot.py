@@ -1,6 +1,8 @@
 """The folded state of access, caught up with the store at each use: another replica may have written since."""
 
+import struct
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
@@ -12,7 +14,8 @@ from services.access.decisions import Decider
 from services.access.domain import EVENTS, Event, evolve
 from services.access.policy import Policy
 from services.kernel.clock import from_microseconds
-from services.kernel.store.base import EventStore, Position, StoredEvent
+from services.kernel.store.base import GENESIS, EventStore, Position, StoredEvent
+from services.kernel.store.chain import ChainBroken, verify_run
 from services.kernel.store.sql import SqlEventStore
 
 _READ = 1000
@@ -47,15 +50,15 @@ class StateCache:
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         # The head of a file is read in microseconds and waits for no writer; that of a server is a round trip away.
-        self._is_near = isinstance(store, SqlEventStore) and store.engine.dialect.name == "sqlite"
+        self._near_head = store.open_head() if isinstance(store, SqlEventStore) else None
 
     def at_head(self) -> Snapshot | None:
         """The known state where the store's head, read now, still is its position; for the event loop.
 
         None where finding out would take long: the head is not near, or events came since and are to be folded.
         """
-        known = self._snapshot
-        return known if known is not None and self._is_near and self._store.head() == known.position else None
+        known, head = self._snapshot, self._near_head
+        return known if known is not None and head is not None and head() == known.position else None
 
     def current(self) -> Snapshot:
         """The state at the store's head as of this call or later. Raises StateUnreadableError or the store's errors."""
@@ -78,14 +81,26 @@ class StateCache:
     def _catch_up(self, known: Snapshot | None) -> Snapshot:
         state = known.state if known else State()
         after = known.position.position if known else 0
+        digest = known.position.digest if known else GENESIS
         while events := self._store.read_all(after, _READ):
+            digest = _chained(after, digest, events)
             for stored in events:
                 state = _applied(state, stored)
             after = events[-1].position
         position = self._store.position_at(after)
-        if position is None:
+        if position is None or position.digest != digest:
             raise StateUnreadableError("the store changed while it was read")
         return Snapshot(state, position, Decider(self._policy, state))
+
+
+def _chained(after: int, digest: bytes, events: Sequence[StoredEvent]) -> bytes:
+    """The digest at the last event. A row that anybody edited in the database is not what was chained: no decision."""
+    try:
+        if events[0].position == after + 1:
+            return verify_run(digest, events)
+    except (AttributeError, ChainBroken, TypeError, struct.error):  # a damaged row can hold values of another type
+        pass
+    raise StateUnreadableError("the store's events are not those that were chained")
 
 
 def _applied(state: State, stored: StoredEvent) -> State:

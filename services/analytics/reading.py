@@ -1,9 +1,11 @@
 """One read transaction: the answer and the position it was read at are of the same instant; never waits for writes."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from contextlib import closing, contextmanager
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -23,6 +25,10 @@ Question = Callable[[Connection], Any]
 THREADS = 2
 # Questions in one transaction: a wide one must not hold up a crowd.
 QUESTIONS = 16
+# Steps of SQLite's machine that a question may take on the event loop, about a millisecond: a thread's turn, and the
+# interpreter's lock that each row then waits for, cost more than most questions.
+STEPS_HERE = 40_000
+STEPS_A_COUNT = 2_000
 _POSITION = "SELECT version, store_id, position, digest FROM projections WHERE name = ?"
 # A swap renames tables: without these locks a PostgreSQL snapshot taken before it could read tables filled after it.
 # In the order of the swap (kernel/projection.py), else the two wait for each other.
@@ -39,15 +45,15 @@ def open_for_reading(url: str) -> Engine:
 
 
 class ReadModel:
-    """Runs questions in threads of its own, so that reads never queue behind the follower's writes.
+    """Answers small questions where they arrive, the others in threads; never behind the follower's writes.
 
-    Questions that arrive while others are under way share the next transaction: a thread's turn and a transaction cost
-    more than a small question.
+    Wide questions that arrive while others are under way share the next transaction.
     """
 
     def __init__(self, engine: Engine, is_caught_up: Callable[[], bool]) -> None:
         self._engine = engine
         self._is_caught_up = is_caught_up
+        self._near = _Near(engine) if engine.dialect.name == "sqlite" else None
         self._threads = ThreadPoolExecutor(THREADS, "read-model")
         self._batcher: Batcher[Question, tuple[Position, Any]] = Batcher(
             self._send, max_items=QUESTIONS, max_in_flight=THREADS
@@ -55,6 +61,13 @@ class ReadModel:
 
     async def read(self, question: Callable[[Connection], Answer]) -> tuple[Position, Answer]:
         """The answer and its position. Raises Problem UNAVAILABLE READ_MODEL_NOT_READY before the first load."""
+        if self._near is not None:
+            try:
+                with self._near.transaction() as connection:
+                    return self._require_position(connection), question(connection)
+            except sqlite3.OperationalError:
+                # Too wide, or the file is busy: a thread has the time.
+                pass
         return await self._batcher.submit(question)
 
     async def position(self) -> Position:
@@ -65,6 +78,8 @@ class ReadModel:
     def close(self) -> None:
         """Waits for the questions under way."""
         self._threads.shutdown()
+        if self._near is not None:
+            self._near.close()
         self._engine.dispose()
 
     async def _send(self, questions: Sequence[Question]) -> Sequence[tuple[Position, Any] | Exception]:
@@ -82,21 +97,49 @@ class ReadModel:
         with self._engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql(_LOCK)
-            position = self._position(connection)
-            if position is None:
-                raise unavailable("READ_MODEL_NOT_READY", "the read model is being loaded")
+            position = self._require_position(connection)
             for question in questions:
                 answers.append(_answer(connection, position, question))
                 if isinstance(answers[-1], Exception):
                     break
         return answers
 
-    def _position(self, connection: Connection) -> Position | None:
-        """None while the tables are another version's, or empty because nothing was loaded yet."""
+    def _require_position(self, connection: Connection) -> Position:
+        """Raises while the tables are another version's, or empty because nothing was loaded yet."""
         ((version, store_id, position, digest),) = run(connection, _POSITION, (FactProjection.name,))
         if version != FactProjection.version or not (store_id or self._is_caught_up()):
-            return None
+            raise unavailable("READ_MODEL_NOT_READY", "the read model is being loaded")
         return Position(store_id, position, bytes(digest) if store_id else GENESIS)
+
+
+class _Near:
+    """One connection for one thread, on which a question that takes long, or would have to wait, fails."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._connection = engine.connect()
+        driver = cast("sqlite3.Connection", self._connection.connection.dbapi_connection)
+        driver.execute("PRAGMA busy_timeout=0")
+        driver.set_progress_handler(self._count, STEPS_A_COUNT)
+        self._steps = 0
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One snapshot. Raises sqlite3.OperationalError at the statement that passes STEPS_HERE."""
+        self._steps = 0
+        with closing(self._connection.connection.cursor()) as cursor:
+            cursor.execute("BEGIN")
+            try:
+                yield self._connection
+            finally:
+                cursor.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _count(self) -> bool:
+        """Called by SQLite; true ends the statement."""
+        self._steps += STEPS_A_COUNT
+        return self._steps > STEPS_HERE
 
 
 def _answer(connection: Connection, position: Position, question: Question) -> tuple[Position, Any] | Exception:

@@ -18,7 +18,24 @@ from services.kernel.errors import Problem, invalid
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Planier: shared public space, provable looks.")
 
 # The modules that add commands, in the order that --help shows them.
-COMMANDS = ("status", "login", "map", "fact", "cortege", "convention", "clearance", "audit", "demo")
+COMMANDS = (
+    "status",
+    "login",
+    "map",
+    "fact",
+    "cortege",
+    "convention",
+    "acts",
+    "clearance",
+    "review",
+    "notice",
+    "nominative_list",
+    "engagement",
+    "audit",
+    "demo",
+)
+# What the groups with many commands take from elsewhere.
+PARTS = ("proofs", "audit_replay", "audit_proof", "audit_governance", "audit_report", "audit_export")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 PurposeOption = Annotated[str, typer.Option(help="Why, in the words of art6.purpose: SITUATION, CROSSING, TENSION.")]
@@ -50,7 +67,7 @@ def _traceparent() -> str:
 
 def main() -> None:
     """The console script: exits with 1 where the system refuses, with 2 where the command is not understood."""
-    for command in COMMANDS:
+    for command in (*COMMANDS, *PARTS):
         import_module(f"services.cli.{command}")
     as_json = "--json" in sys.argv
     try:

@@ -73,8 +73,20 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "planier.relay.lag": Metric(
             "gauge", "s", "Age of the oldest event that is not on the bus; 0 when all are.", ("stream",)
         ),
+        "planier.audit.corrupt": Metric(
+            "gauge", "{part}", "Parts of the access log that are altered and not read.", ()
+        ),
+        "planier.audit.holes": Metric(
+            "gauge", "{number}", "Numbers of access records that are overdue: used, and in no record.", ()
+        ),
+        "planier.engagement.overdue": Metric(
+            "gauge", "{engagement}", "Ended engagements whose certificate of destruction is late.", ()
+        ),
         "planier.projection.lag": Metric(
             "histogram", "s", "From an event's recording to its being in the read model.", ("projection",), _LAGS
+        ),
+        "planier.witness.lag": Metric(
+            "gauge", "s", "How long a head of the access log has been without a witness's cosignature.", ("party",)
         ),
     }
 )
@@ -210,6 +222,17 @@ class Telemetry:
             return Span(parent, None)
         context = trace.set_span_in_context(NonRecordingSpan(_remote(parent)))
         return _recorded(self._tracer.start_span(name, context, kind, links=[Link(_remote(link)) for link in links]))
+
+    def begin_serving(self, name: str, callers: Iterable[str]) -> tuple[Span, ...]:
+        """A server's span in each recorded trace among the callers', linked to one another's; none where none is."""
+        recorded = traces.recorded_among(callers) if self._tracer is not None else ()
+        if not recorded:
+            return ()
+        first = self.begin(name, SpanKind.SERVER, parent=recorded[0], links=recorded[1:])
+        return (
+            first,
+            *(self.begin(name, SpanKind.SERVER, parent=one, links=(first.traceparent,)) for one in recorded[1:]),
+        )
 
     def begin_following(self, name: str, kind: SpanKind, causes: Iterable[str]) -> Span:
         """A span of work that follows calls, such as a message's: under the first recorded one, linked to the others.

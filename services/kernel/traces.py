@@ -8,9 +8,7 @@ from contextvars import ContextVar
 # https://www.w3.org/TR/trace-context/: version, trace id, span id, flags; version ff and zero ids are invalid.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 HEADER = "traceparent"
-# Beside it where one message works for several calls: the other recorded traces, comma-separated.
-TOGETHER_HEADER = "planier-traces"
-# 64 are 3.5 KB of the 16 KB of metadata that a server takes.
+# Traces that one message works for.
 MOST_TOGETHER = 64
 _ODD = frozenset("13579bdf")
 

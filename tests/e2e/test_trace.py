@@ -86,8 +86,8 @@ def test_a_look_is_one_trace_through_analytics_access_and_audit(story: Story) ->
         ("analytics", "QueryMap"),
         ("analytics", "guard.check"),
         ("analytics", "guard.record"),
-        ("access", "Check"),
-        ("audit", "Record"),
+        ("access", "StreamChecks"),
+        ("audit", "StreamRecords"),
     } <= found
 
 
@@ -95,8 +95,8 @@ def test_a_declaration_is_one_trace_across_the_bus(story: Story) -> None:
     found = {(service, span.name.rpartition("/")[2]) for service, span in story.collector.spans(DECLARED)}
     assert {
         ("ingest", "StreamFacts"),
-        ("access", "Check"),
-        ("audit", "Record"),
+        ("access", "StreamChecks"),
+        ("audit", "StreamRecords"),
         ("ingest", "bus.publish"),
         ("analytics", "bus.receive"),
         ("analytics", "projection.apply"),

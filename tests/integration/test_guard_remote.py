@@ -15,6 +15,8 @@ from planier.access.v1.access_pb2 import (
     CheckVerdict,
     GetCommitmentsRequest,
     GetCommitmentsResponse,
+    StreamChecksRequest,
+    StreamChecksResponse,
     TokenKey,
 )
 from planier.audit.v1.audit_pb2 import (
@@ -26,6 +28,8 @@ from planier.audit.v1.audit_pb2 import (
     RecordRequest,
     RecordResponse,
     RecordResult,
+    StreamRecordsRequest,
+    StreamRecordsResponse,
 )
 from planier.audit.v1.record_pb2 import AccessRecord
 
@@ -53,6 +57,7 @@ class Peer:
         self.commitments: Answer = self._keys
         self.checks: list[CheckRequest] = []
         self.records: list[RecordRequest] = []
+        self.streams = 0
         self.key = Ed25519PrivateKey.generate().public_key()
 
     async def _permit(self, request: Message) -> CheckResponse:
@@ -68,16 +73,17 @@ class Peer:
         return GetCommitmentsResponse(token_keys=[TokenKey(key_id="k", public_key=self.key.public_bytes_raw())])
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
-        async def check(request: CheckRequest, _: object) -> Message:
-            self.checks.append(request)
-            return await self.check(request)
+        async def check(request: StreamChecksRequest) -> Message:
+            self.checks.append(request.batch)
+            answer = await self.check(request.batch)
+            assert isinstance(answer, CheckResponse)
+            return StreamChecksResponse(batch=answer)
 
-        async def record(request: RecordRequest, context: "grpc.aio.ServicerContext[Message, Message]") -> Message:
-            self.records.append(request)
-            try:
-                return await self.record(request)
-            except Lost as lost:
-                await context.abort(lost.code)
+        async def record(request: StreamRecordsRequest) -> Message:
+            self.records.append(request.batch)
+            answer = await self.record(request.batch)
+            assert isinstance(answer, RecordResponse)
+            return StreamRecordsResponse(batch=answer)
 
         async def commitments(request: Message, _: object) -> Message:
             return await self.commitments(request)
@@ -89,8 +95,24 @@ class Peer:
                 response_serializer=lambda answer: answer.SerializeToString(),
             )
 
-        access = {"Check": one(check, CheckRequest), "GetCommitments": one(commitments, GetCommitmentsRequest)}
-        audit = {"Record": one(record, RecordRequest)}
+        def each(handler: Any, kind: type[Message]) -> "grpc.RpcMethodHandler[Message, Message]":
+            async def answer(requests: AsyncIterator[Message], context: Any) -> AsyncIterator[Message]:
+                self.streams += 1
+                try:
+                    async for request in requests:
+                        yield await handler(request)
+                except Lost as lost:
+                    await context.abort(lost.code)
+
+            return grpc.stream_stream_rpc_method_handler(
+                answer,
+                request_deserializer=kind.FromString,
+                response_serializer=lambda answer: answer.SerializeToString(),
+            )
+
+        commitments_of = one(commitments, GetCommitmentsRequest)
+        access = {"StreamChecks": each(check, StreamChecksRequest), "GetCommitments": commitments_of}
+        audit = {"StreamRecords": each(record, StreamRecordsRequest)}
         return [
             grpc.method_handlers_generic_handler("planier.access.v1.AccessService", access),
             grpc.method_handlers_generic_handler("planier.audit.v1.AuditService", audit),
@@ -143,6 +165,41 @@ async def test_what_is_checked_together_shares_a_message_and_keeps_its_own_verdi
     assert [len(request.items) for request in peer.checks] == [100]
     assert [int(decision.verdict.check_id) for decision in decisions] == [*range(100)]
     assert [decision.verdict.permit for decision in decisions] == [n % 2 == 0 for n in range(100)]
+
+
+async def test_checks_follow_one_another_on_one_stream_until_it_fails(served: Served) -> None:
+    peer, channel = served
+    checker = RemoteChecker(channel)
+    for item in items(3):
+        await checker.check(item)
+    assert peer.streams == 1
+
+    async def lost(request: Message) -> CheckResponse:
+        peer.check = peer._permit
+        raise Lost(grpc.StatusCode.UNAVAILABLE)
+
+    peer.check = lost
+    assert (await checker.check(items(1)[0])).verdict.check_id == "0"
+    assert peer.streams == 2
+
+
+async def test_an_answer_that_comes_too_late_is_nobody_elses(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "CHECK_SECONDS", 0.2)
+    peer, channel = served
+    free = asyncio.Event()
+
+    async def late(request: Message) -> CheckResponse:
+        peer.check = peer._permit
+        await free.wait()
+        return await peer._permit(request)
+
+    peer.check = late
+    checker = RemoteChecker(channel)
+    first, second = items(2)
+    with pytest.raises(Problem, match="CHECK_UNAVAILABLE"):
+        await checker.check(first)
+    free.set()
+    assert (await checker.check(second)).verdict.check_id == second.check_id
 
 
 async def test_an_item_without_verdict_is_refused_alone(served: Served) -> None:
@@ -244,6 +301,13 @@ async def swapped(request: Message) -> RecordResponse:
     return RecordResponse(results=[*reversed(taken(request).results)])
 
 
+async def another_receipt(request: Message) -> RecordResponse:
+    assert isinstance(request, RecordRequest)
+    response = taken(request)
+    response.results[0].receipt.record_id = response.results[1].record_id
+    return response
+
+
 async def unspecified(request: Message) -> RecordResponse:
     assert isinstance(request, RecordRequest)
     return taken(request, RECORD_OUTCOME_UNSPECIFIED)
@@ -258,6 +322,7 @@ async def fewer(request: Message) -> RecordResponse:
     ("answer", "expected"),
     [
         (no_receipt, ["RECORD_UNAVAILABLE", ""]),
+        (another_receipt, ["RECORD_UNAVAILABLE", ""]),
         (swapped, ["RECORD_UNAVAILABLE"] * 2),
         (unspecified, ["RECORD_UNAVAILABLE"] * 2),
         (fewer, ["RECORD_UNAVAILABLE"] * 2),

@@ -5,10 +5,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from planier.access.v1 import access_pb2
-from planier.access.v1.access_pb2 import CheckItem, CheckRequest, CheckResponse, CheckVerdict
+from planier.access.v1.access_pb2 import (
+    CheckItem,
+    CheckResponse,
+    CheckVerdict,
+    StreamChecksRequest,
+    StreamChecksResponse,
+)
 
 from services.kernel import traces
 from services.kernel.guard.options import methods_of
@@ -29,15 +34,17 @@ class Access:
 
     def __init__(self) -> None:
         for method in methods_of(SERVICE):
-            if method.name != "Check":
+            if method.name != "StreamChecks":
                 setattr(self, method.name, nothing)
         self.first_may_go = asyncio.Event()
         self.sizes: list[int] = []
 
-    async def Check(self, request: CheckRequest, _: Call) -> CheckResponse:
-        self.sizes.append(len(request.items))
+    async def StreamChecks(self, request: StreamChecksRequest, _: Call) -> StreamChecksResponse:
+        items = request.batch.items
+        self.sizes.append(len(items))
         await self.first_may_go.wait()
-        return CheckResponse(verdicts=[CheckVerdict(check_id=item.check_id) for item in request.items])
+        verdicts = [CheckVerdict(check_id=item.check_id) for item in items]
+        return StreamChecksResponse(batch=CheckResponse(verdicts=verdicts))
 
 
 @asynccontextmanager
@@ -78,12 +85,12 @@ async def test_each_recorded_caller_finds_the_batch_in_its_own_trace(tmp_path: P
         await ask_all(checker, access, [alone, unrecorded, first, second])
     assert access.sizes == [1, 3]
     alone_id, first_id, second_id = (traces.trace_id(one) for one in (alone, first, second))
-    assert sorted(trace_of(span) for span in callee.named("Check")) == sorted([alone_id, first_id, second_id])
-    assert [(trace_of(span), linked_from(span)) for span in caller.named("Check")] == [
+    assert sorted(trace_of(span) for span in callee.named("StreamChecks")) == sorted([alone_id, first_id, second_id])
+    assert [(trace_of(span), linked_from(span)) for span in caller.named("StreamChecks")] == [
         (alone_id, set()),
         (first_id, {second_id}),
     ]
-    links = {trace_of(span): linked_from(span) for span in callee.named("Check")}
+    links = {trace_of(span): linked_from(span) for span in callee.named("StreamChecks")}
     assert links == {alone_id: set(), first_id: {second_id}, second_id: {first_id}}
 
 
@@ -92,30 +99,6 @@ async def test_callers_that_nobody_records_cost_no_span(tmp_path: Path) -> None:
     async with checking(tmp_path, caller, callee) as (checker, access):
         await ask_all(checker, access, calls(4, sampled=False))
     assert (caller.spans, callee.spans) == ((), ())
-
-
-async def test_only_our_own_services_speak_for_several(tmp_path: Path) -> None:
-    """A client that names traces to a method which is not internal gets one span, as for any call."""
-    callee = Recording("access")
-    files = certificates(tmp_path, SERVER_NAME, CLIENT_NAME)
-    own, *others = calls(10)
-    async with (
-        served(files(SERVER_NAME), SERVICE, Access(), OpenDoor(), callee.telemetry) as (_, port),
-        channel_to(port, files(CLIENT_NAME), Recording().telemetry) as channel,
-    ):
-        traces.current.set(own)
-        method = channel.unary_unary(
-            "/planier.access.v1.AccessService/GetCommitments",
-            access_pb2.GetCommitmentsRequest.SerializeToString,
-            access_pb2.GetCommitmentsResponse.FromString,
-        )
-        with pytest.raises(Exception, match="INTERNAL"):
-            await method(
-                access_pb2.GetCommitmentsRequest(),
-                timeout=10,
-                metadata=((traces.TOGETHER_HEADER, ",".join(others)),),
-            )
-    assert [trace_of(span) for span in callee.spans] == [traces.trace_id(own)]
 
 
 def test_what_is_named_beside_a_call_is_bounded_and_judged() -> None:

@@ -72,7 +72,7 @@ def _fault(descriptor: MethodDescriptor, option: guard_pb2.Guard) -> str:
         ("a caller without a name", not all(option.callers)),
         ("only a RELEASE has an operation", not release and option.operation != OPERATION_UNSPECIFIED),
         ("only a RELEASE authenticates", not release and option.authentication != AUTHENTICATION_UNSPECIFIED),
-        ("only a RELEASE may take a stream", not release and descriptor.client_streaming),
+        ("a COMMITMENT takes no stream", not (release or internal) and descriptor.client_streaming),
         *(_release_rules(descriptor, option) if release else ()),
     )
     return next((words for words, broken in rules if broken), "")

@@ -119,11 +119,8 @@ class _Started:
             raise invalid("DEADLINE_MISSING", "every call states a timeout")
         self._method = method
         self._telemetry = telemetry
-        others = traces.together.get()
-        self._span: Span = telemetry.begin(method, SpanKind.CLIENT, links=others)
+        self._span: Span = telemetry.begin(method, SpanKind.CLIENT)
         self.metadata = [*(metadata or ()), (traces.HEADER, self._span.traceparent)]
-        if others:
-            self.metadata.append((traces.TOGETHER_HEADER, ",".join(others)))
         self._began = time.perf_counter()
 
     def ended(self, outcome: str) -> None:

@@ -53,6 +53,12 @@ class MethodHandlers:
         self._guard = guard
         self._telemetry = telemetry
         self._validator = Validator()
+        self._exchanges: set[asyncio.Task[None]] = set()
+
+    def end_exchanges(self) -> None:
+        """Lets go of our own services' long-lived streams once what they have asked is answered."""
+        for reading in self._exchanges:
+            reading.cancel()
 
     def bind(self, method: Method, servicer: object) -> "grpc.RpcMethodHandler[bytes, bytes]":
         """The handler of one RPC; TypeError where the servicer has no such method."""
@@ -75,17 +81,10 @@ class MethodHandlers:
     def _guarded(self, method: Method, answer: Callable[[Any, Context, Invocation], Awaitable[Any]]) -> Any:
         """Around every call: its span, its deadline, and one exit for whatever goes wrong."""
         telemetry, path = self._telemetry, method.path
-        # Only our own services ask for several callers at once; from anybody else it would multiply spans.
-        internal = method.option.guard_class == GUARD_CLASS_INTERNAL
 
         async def handle(request: Any, context: Context) -> Any:
-            token, parent, together = _headers(context)
-            others = traces.recorded_among(together.split(",")) if together and internal and telemetry.is_on else ()
-            span = telemetry.begin(path, SpanKind.SERVER, parent=parent, links=others)
-            # The other callers of a batch find this work in their own traces.
-            shares = [
-                telemetry.begin(path, SpanKind.SERVER, parent=other, links=(span.traceparent,)) for other in others
-            ]
+            token, parent = _headers(context)
+            span = telemetry.begin(path, SpanKind.SERVER, parent=parent)
             traces.current.set(span.traceparent)
             began = time.perf_counter() if telemetry.is_on else 0.0
             outcome, fault = "CANCELLED", False
@@ -103,8 +102,7 @@ class MethodHandlers:
                 outcome, fault = "INTERNAL", True
                 await _fail(context, error, path, span)
             finally:
-                for each in (span, *shares):
-                    each.end(outcome, fault=fault)
+                span.end(outcome, fault=fault)
                 if telemetry.is_on:
                     elapsed = time.perf_counter() - began
                     telemetry.measure("planier.rpc.server.duration", elapsed, method=path, outcome=outcome)
@@ -146,7 +144,8 @@ class MethodHandlers:
     def _bidirectional(
         self, method: Method, implementation: UnaryHandler, describe: Describe | None
     ) -> Callable[[Any, Context, Invocation], Awaitable[None]]:
-        unit = self._unary(method, implementation, describe)
+        internal = method.option.guard_class == GUARD_CLASS_INTERNAL
+        unit = self._exchanged(method, implementation) if internal else self._unary(method, implementation, describe)
 
         async def answer(_: Any, context: Context, invocation: Invocation) -> None:
             under_way: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
@@ -165,11 +164,42 @@ class MethodHandlers:
                         under_way.put_nowait(None)
 
                 reading = units.start(read())
+                if internal:
+                    self._exchanges.add(reading)
+                    reading.add_done_callback(self._exchanges.discard)
                 while (task := await under_way.get()) is not None:
                     await context.write(await task)
                     units.forget(task)
                     free.release()
-                await reading
+                if not reading.cancelled():
+                    await reading
+
+        return answer
+
+    def _exchanged(
+        self, method: Method, implementation: UnaryHandler
+    ) -> Callable[[bytes, Context, Invocation], Coroutine[Any, Any, bytes]]:
+        """One message of a stream between our own services, which names the traces that it works for itself."""
+        guard, validator, telemetry, request_type = self._guard, self._validator, self._telemetry, method.request_type
+
+        async def answer(data: bytes, _: Context, invocation: Invocation) -> bytes:
+            request: Any = parse(request_type, data)
+            validate(validator, request)
+            # Each caller of a batch finds this work in its own trace.
+            spans = telemetry.begin_serving(method.path, request.traceparents)
+            if spans:
+                traces.current.set(spans[0].traceparent)
+            outcome = "CANCELLED"
+            try:
+                result = await guard.unary(invocation, request, implementation)
+                outcome = "OK"
+            except Problem as problem:
+                outcome = problem.reason
+                raise
+            finally:
+                for span in spans:
+                    span.end(outcome)
+            return result
 
         return answer
 
@@ -204,17 +234,15 @@ def _require_deadline(context: Context) -> None:
         raise invalid("DEADLINE_MISSING", "every call states a deadline")
 
 
-def _headers(context: Context) -> tuple[str, str, str]:
-    """The bearer token, the traceparent and those beside it, each "" where there is none."""
-    token = parent = together = ""
+def _headers(context: Context) -> tuple[str, str]:
+    """The bearer token and the traceparent, each "" where there is none."""
+    token = parent = ""
     for key, value in context.invocation_metadata() or ():
         if key == "authorization" and isinstance(value, str) and value[:7].lower() == "bearer ":
             token = value[7:]
         elif key == traces.HEADER and isinstance(value, str):
             parent = value
-        elif key == traces.TOGETHER_HEADER and isinstance(value, str):
-            together = value
-    return token, parent, together
+    return token, parent
 
 
 def _caller(context: Context) -> str:

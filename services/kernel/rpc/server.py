@@ -58,8 +58,7 @@ class Server:
     ) -> None:
         self._settings = settings
         self._bindings = bindings
-        self._telemetry = telemetry
-        self._guard = guard
+        self._handlers = MethodHandlers(guard, telemetry)
         self._health = health.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._serving = False
@@ -73,7 +72,7 @@ class Server:
             OSError, ValueError: certificates that cannot be used. RuntimeError: the address is taken.
             UnsafeServer: this process would accept TLS 1.2.
         """
-        handlers = MethodHandlers(self._guard, self._telemetry)
+        handlers = self._handlers
         server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS)
         for descriptor, servicer in self._bindings:
             by_name = {method.name: handlers.bind(method, servicer) for method in methods_of(descriptor)}
@@ -106,6 +105,7 @@ class Server:
             return
         self._serving = False
         await self._announce()
+        self._handlers.end_exchanges()
         await self._server.stop(grace)
 
 

@@ -165,6 +165,7 @@ class SqlEventStore:
         self._backend = backend
         self._clock = clock
         self._wakes: tuple[Callable[[], None], ...] = ()
+        self._near: tuple[Connection, ...] = ()
         # Consecutive events that this process committed last; it only grows, or another takes its place: a reader that
         # has hold of it may go on.
         self._recent: list[StoredEvent] = []
@@ -208,6 +209,23 @@ class SqlEventStore:
             row = connection.execute(_HEAD).one()
         return Position(row[0], row[1], row[2])
 
+    def open_head(self) -> Callable[[], Position] | None:
+        """`head` for one thread that asks it all the time, over a connection of its own; None on a server."""
+        if self.engine.dialect.name != "sqlite":
+            return None
+        connection = self.engine.connect()
+        self._near = (*self._near, connection)
+        cursor = connection.connection.cursor()
+        statement = str(_HEAD)
+
+        def head() -> Position:
+            cursor.execute(statement)
+            # To the end: a statement under way would keep its snapshot.
+            ((store_id, position, digest),) = cursor.fetchall()
+            return Position(store_id, position, digest)
+
+        return head
+
     def position_at(self, position: int) -> Position | None:
         """The position with its digest, or None where the store has none."""
         if position == 0:
@@ -245,6 +263,9 @@ class SqlEventStore:
 
     def close(self) -> None:
         """Gives the connections back; the store can be opened again."""
+        for connection in self._near:
+            connection.close()
+        self._near = ()
         self.engine.dispose()
 
     def _held(self, after: int, limit: int) -> tuple[StoredEvent, ...]:

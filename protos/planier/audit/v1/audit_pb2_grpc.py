@@ -39,6 +39,11 @@ class AuditServiceStub:
                 request_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.RecordRequest.SerializeToString,
                 response_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.RecordResponse.FromString,
                 _registered_method=True)
+        self.StreamRecords = channel.stream_stream(
+                '/planier.audit.v1.AuditService/StreamRecords',
+                request_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.StreamRecordsRequest.SerializeToString,
+                response_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.StreamRecordsResponse.FromString,
+                _registered_method=True)
         self.Replay = channel.unary_stream(
                 '/planier.audit.v1.AuditService/Replay',
                 request_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.ReplayRequest.SerializeToString,
@@ -53,6 +58,16 @@ class AuditServiceStub:
                 '/planier.audit.v1.AuditService/GetCheckpoint',
                 request_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointRequest.SerializeToString,
                 response_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointResponse.FromString,
+                _registered_method=True)
+        self.AddCosignatures = channel.unary_unary(
+                '/planier.audit.v1.AuditService/AddCosignatures',
+                request_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.AddCosignaturesRequest.SerializeToString,
+                response_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.AddCosignaturesResponse.FromString,
+                _registered_method=True)
+        self.ProveAccess = channel.unary_unary(
+                '/planier.audit.v1.AuditService/ProveAccess',
+                request_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.ProveAccessRequest.SerializeToString,
+                response_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.ProveAccessResponse.FromString,
                 _registered_method=True)
         self.GetInclusionProof = channel.unary_unary(
                 '/planier.audit.v1.AuditService/GetInclusionProof',
@@ -71,6 +86,13 @@ class AuditServiceServicer:
 
     def Record(self, request, context):
         """Makes a batch of records durable and in the tree; idempotent by record id: other bytes under a known id are refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamRecords(self, request_iterator, context):
+        """Record, batch after batch over one call: half the cost of a call for each.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +119,20 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddCosignatures(self, request, context):
+        """Cosignatures that came as a file, of a party whose witness has no server; their own signatures admit them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ProveAccess(self, request, context):
+        """A self-contained proof of one access, to be verified offline against the public keys of log and witnesses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetInclusionProof(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -117,6 +153,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     request_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.RecordRequest.FromString,
                     response_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.RecordResponse.SerializeToString,
             ),
+            'StreamRecords': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamRecords,
+                    request_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.StreamRecordsRequest.FromString,
+                    response_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.StreamRecordsResponse.SerializeToString,
+            ),
             'Replay': grpc.unary_stream_rpc_method_handler(
                     servicer.Replay,
                     request_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.ReplayRequest.FromString,
@@ -131,6 +172,16 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.GetCheckpoint,
                     request_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointRequest.FromString,
                     response_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointResponse.SerializeToString,
+            ),
+            'AddCosignatures': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddCosignatures,
+                    request_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.AddCosignaturesRequest.FromString,
+                    response_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.AddCosignaturesResponse.SerializeToString,
+            ),
+            'ProveAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProveAccess,
+                    request_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.ProveAccessRequest.FromString,
+                    response_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.ProveAccessResponse.SerializeToString,
             ),
             'GetInclusionProof': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInclusionProof,
@@ -170,6 +221,33 @@ class AuditService:
             '/planier.audit.v1.AuditService/Record',
             planier_dot_audit_dot_v1_dot_audit__pb2.RecordRequest.SerializeToString,
             planier_dot_audit_dot_v1_dot_audit__pb2.RecordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamRecords(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/planier.audit.v1.AuditService/StreamRecords',
+            planier_dot_audit_dot_v1_dot_audit__pb2.StreamRecordsRequest.SerializeToString,
+            planier_dot_audit_dot_v1_dot_audit__pb2.StreamRecordsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -251,6 +329,60 @@ class AuditService:
             '/planier.audit.v1.AuditService/GetCheckpoint',
             planier_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointRequest.SerializeToString,
             planier_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddCosignatures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.audit.v1.AuditService/AddCosignatures',
+            planier_dot_audit_dot_v1_dot_audit__pb2.AddCosignaturesRequest.SerializeToString,
+            planier_dot_audit_dot_v1_dot_audit__pb2.AddCosignaturesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProveAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.audit.v1.AuditService/ProveAccess',
+            planier_dot_audit_dot_v1_dot_audit__pb2.ProveAccessRequest.SerializeToString,
+            planier_dot_audit_dot_v1_dot_audit__pb2.ProveAccessResponse.FromString,
             options,
             channel_credentials,
             insecure,

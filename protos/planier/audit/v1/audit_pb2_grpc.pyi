@@ -16,12 +16,18 @@ class AuditServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     Record: _aio.UnaryUnaryMultiCallable[_audit_pb2.RecordRequest, _audit_pb2.RecordResponse]
     """Makes a batch of records durable and in the tree; idempotent by record id: other bytes under a known id are refused."""
+    StreamRecords: _aio.StreamStreamMultiCallable[_audit_pb2.StreamRecordsRequest, _audit_pb2.StreamRecordsResponse]
+    """Record, batch after batch over one call: half the cost of a call for each."""
     Replay: _aio.UnaryStreamMultiCallable[_audit_pb2.ReplayRequest, _audit_pb2.ReplayResponse]
     """The log's records in order. The answer covers the tree as it was before its own record."""
     VerifyLog: _aio.UnaryUnaryMultiCallable[_audit_pb2.VerifyLogRequest, _audit_pb2.VerifyLogResponse]
     """Recomputes the whole log from its stored bytes: salts, leaves, tree, checkpoints."""
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetCheckpointRequest, _audit_pb2.GetCheckpointResponse]
     """The newest signed tree head, as a C2SP signed note."""
+    AddCosignatures: _aio.UnaryUnaryMultiCallable[_audit_pb2.AddCosignaturesRequest, _audit_pb2.AddCosignaturesResponse]
+    """Cosignatures that came as a file, of a party whose witness has no server; their own signatures admit them."""
+    ProveAccess: _aio.UnaryUnaryMultiCallable[_audit_pb2.ProveAccessRequest, _audit_pb2.ProveAccessResponse]
+    """A self-contained proof of one access, to be verified offline against the public keys of log and witnesses."""
     GetInclusionProof: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetInclusionProofRequest, _audit_pb2.GetInclusionProofResponse]
     GetConsistencyProof: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetConsistencyProofRequest, _audit_pb2.GetConsistencyProofResponse]
 
@@ -33,6 +39,14 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_audit_pb2.RecordRequest, _abc.Awaitable[_audit_pb2.RecordResponse]],
     ) -> _abc.Awaitable[_audit_pb2.RecordResponse]:
         """Makes a batch of records durable and in the tree; idempotent by record id: other bytes under a known id are refused."""
+
+    @_abc_1.abstractmethod
+    def StreamRecords(
+        self,
+        request_iterator: _abc.AsyncIterator[_audit_pb2.StreamRecordsRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_audit_pb2.StreamRecordsRequest], _abc.AsyncIterator[_audit_pb2.StreamRecordsResponse]],
+    ) -> _abc.AsyncIterator[_audit_pb2.StreamRecordsResponse]:
+        """Record, batch after batch over one call: half the cost of a call for each."""
 
     @_abc_1.abstractmethod
     def Replay(
@@ -57,6 +71,22 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_audit_pb2.GetCheckpointRequest, _abc.Awaitable[_audit_pb2.GetCheckpointResponse]],
     ) -> _abc.Awaitable[_audit_pb2.GetCheckpointResponse]:
         """The newest signed tree head, as a C2SP signed note."""
+
+    @_abc_1.abstractmethod
+    def AddCosignatures(
+        self,
+        request: _audit_pb2.AddCosignaturesRequest,
+        context: _aio.ServicerContext[_audit_pb2.AddCosignaturesRequest, _abc.Awaitable[_audit_pb2.AddCosignaturesResponse]],
+    ) -> _abc.Awaitable[_audit_pb2.AddCosignaturesResponse]:
+        """Cosignatures that came as a file, of a party whose witness has no server; their own signatures admit them."""
+
+    @_abc_1.abstractmethod
+    def ProveAccess(
+        self,
+        request: _audit_pb2.ProveAccessRequest,
+        context: _aio.ServicerContext[_audit_pb2.ProveAccessRequest, _abc.Awaitable[_audit_pb2.ProveAccessResponse]],
+    ) -> _abc.Awaitable[_audit_pb2.ProveAccessResponse]:
+        """A self-contained proof of one access, to be verified offline against the public keys of log and witnesses."""
 
     @_abc_1.abstractmethod
     def GetInclusionProof(
