@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import ingest, read, start, tension
+from bench import cost, ingest, read, start, tension
 from bench.harness import OUT, Row, write
 
 GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
@@ -11,6 +11,7 @@ GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "read": read.rows,
     "telemetry": read.telemetry_rows,
     "ingest": ingest.rows,
+    "ingest-cost": cost.rows,
     "visible": ingest.visible_rows,
     "ingest-postgres": ingest.postgres_rows,
     "overload": ingest.overload_rows,
