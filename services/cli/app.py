@@ -18,7 +18,22 @@ from services.kernel.errors import Problem, invalid
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Planier: shared public space, provable looks.")
 
 # The modules that add commands, in the order that --help shows them.
-COMMANDS = ("status", "login", "map", "fact", "cortege", "convention", "clearance", "audit", "demo")
+COMMANDS = (
+    "status",
+    "login",
+    "map",
+    "fact",
+    "cortege",
+    "convention",
+    "acts",
+    "clearance",
+    "review",
+    "notice",
+    "nominative_list",
+    "engagement",
+    "audit",
+    "demo",
+)
 # What the groups with many commands take from elsewhere.
 PARTS = ("proofs", "audit_replay", "audit_proof", "audit_governance", "audit_report", "audit_export")
 

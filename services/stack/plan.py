@@ -100,9 +100,9 @@ def _audit(layout: Layout) -> dict[str, str]:
     return {
         "ACCESS_ADDRESS": layout.address("access"),
         "LOG_KEY_FILE": str(layout.keys / "log.pem"),
+        "PSEUDONYM_KEY_FILE": str(layout.keys / PSEUDONYM_KEY),
         "TILES_LISTEN": layout.address("tiles"),
         "WITNESSES_FILE": str(layout.witnesses),
-        "PSEUDONYM_KEY_FILE": str(layout.keys / PSEUDONYM_KEY),
     }
 
 

@@ -8,7 +8,7 @@ from planier.access.v1.events_pb2 import PARTY_CITY, PARTY_PREFECTURE, ROLE_CITY
 from planier.common.v1.guard_pb2 import OPERATION_GOVERN
 from planier.common.v1.release_pb2 import PURPOSE_ADMINISTRATION, PURPOSE_SITUATION
 
-from services.access import decisions
+from services.access import decisions, view
 from services.access.convention import Identity, State
 from services.access.decisions import Decider
 from services.access.policy import Policy
@@ -99,6 +99,16 @@ def test_memory_is_bounded_and_forgetting_changes_nothing(decider: Decider, monk
         item = check_item(access.CITY_USER, purpose=PURPOSE_SITUATION, sources=["works", str(number)])
         assert small.decide(item) == decider.decide(item)
         assert len(small._memory) <= 3
+
+
+def test_people_kept_ready_are_bounded_and_forgetting_changes_nothing(
+    decider: Decider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "_KEPT", 1)
+    small = Decider(POLICY, access.populated())
+    for who in (access.CITY_USER, access.PREFECTURE_USER, access.DGA, access.CITY_USER):
+        item = check_item(who, purpose=PURPOSE_SITUATION)
+        assert small.decide(item) == decider.decide(item)
 
 
 def test_two_moments_of_one_interval_are_one_decision() -> None:

@@ -59,12 +59,18 @@ class Policy:
             digest.update(len(part).to_bytes(8, "big") + part)
         self.hash = digest.hexdigest()
         self.clauses = frozenset(self._ids.values()) - {BASE}
+        self.reasons = frozenset(self._reasons.values()) - {""}
 
     @classmethod
     def load(cls) -> Self:
         """The policy set that this distribution carries."""
         folder = resources.files(__name__)
         return cls(folder.joinpath(_POLICY_FILE).read_bytes(), folder.joinpath(_SCHEMA_FILE).read_bytes())
+
+    @classmethod
+    def load_with_text(cls) -> tuple[str, str]:
+        """The text of that policy and its hash, for people to read."""
+        return resources.files(__name__).joinpath(_POLICY_FILE).read_text(), cls.load().hash
 
     def entities(self, entities: Sequence[Mapping[str, Any]]) -> Entities:
         """A reusable handle on entities, checked against the schema. Raises ValueError where one does not conform."""
