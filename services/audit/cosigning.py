@@ -70,17 +70,23 @@ class Cosigning:
 
     async def run(self) -> None:
         """Rounds until cancelled."""
-        loop = asyncio.get_running_loop()
-        for standing in self._standings:
-            standing.size = await asyncio.to_thread(self._publication.cosigned_size, standing.witness.cosigner)
-        await self._learn()
+        loop, begun = asyncio.get_running_loop(), False
         while True:
             began = loop.time()
             try:
+                if not begun:
+                    await self._begin()
+                    begun = True
                 await self.round()
-            except self._log.failures as error:
-                _log.error("no head could be offered to the witnesses", extra={"error": type(error).__name__})
+            except Exception:  # noqa: BLE001 -- and so whatever it is
+                # The next round tries again: nobody else would notice that there is none.
+                _log.exception("no head could be offered to the witnesses")
             await asyncio.sleep(max(0.0, began + ROUND_SECONDS - loop.time()))
+
+    async def _begin(self) -> None:
+        for standing in self._standings:
+            standing.size = await asyncio.to_thread(self._publication.cosigned_size, standing.witness.cosigner)
+        await self._learn()
 
     @property
     def signed(self) -> asyncio.Event:

@@ -137,10 +137,12 @@ def _application(handler: Handler, most: int) -> Any:
 
 
 async def _body(receive: Any, most: int) -> bytes | None:
-    """The request's body; None where it is longer than `most`."""
+    """The request's body; None where it is longer than `most`, or its sender went away."""
     parts, total = list[bytes](), 0
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
         part = message.get("body", b"")
         total += len(part)
         if total > most:
