@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import audit, ingest, read, start
+from bench import audit, cost, ingest, read, recheck, start
 from bench.harness import OUT, Row, write
 
 GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
@@ -11,7 +11,9 @@ GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "read": read.rows,
     "audit": audit.rows,
     "telemetry": read.telemetry_rows,
+    "recheck": recheck.rows,
     "ingest": ingest.rows,
+    "ingest-cost": cost.rows,
     "visible": ingest.visible_rows,
     "ingest-postgres": ingest.postgres_rows,
     "overload": ingest.overload_rows,

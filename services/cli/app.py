@@ -25,12 +25,11 @@ COMMANDS = (
     "fact",
     "cortege",
     "convention",
-    "acts",
     "clearance",
-    "review",
     "notice",
     "nominative_list",
     "engagement",
+    "access",
     "audit",
     "demo",
 )
