@@ -3,12 +3,14 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import ingest, read, start
+from bench import access, ingest, read, start
 from bench.harness import OUT, Row, write
 
 GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "start": start.rows,
     "read": read.rows,
+    "access": access.rows,
+    "access-decisions": access.decision_rows,
     "telemetry": read.telemetry_rows,
     "ingest": ingest.rows,
     "visible": ingest.visible_rows,

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from planier.access.v1.access_pb2 import CheckItem, CheckVerdict, InstrumentDecision
 from planier.access.v1.events_pb2 import PARTY_PREFECTURE, ROLE_GRANTING_DELEGATE
 from planier.common.v1.guard_pb2 import OPERATION_GOVERN, Operation
-from planier.common.v1.release_pb2 import InstrumentReference
+from planier.common.v1.release_pb2 import InstrumentReference, Purpose
 
 from services.access.clearances import Area
 from services.access.convention import Convention, Identity, State
 from services.access.deed import CONVENTION
-from services.access.holders import STRANGER, Holder, purpose_names
+from services.access.holders import STRANGER, Holder
 from services.access.instruments import DELEGATE, URGENT_CLEARANCE, YEARLY_REVIEW, Terms
 from services.access.policy import DEFAULT_DENY, Policy, Ruling
 from services.access.view import GOVERNED, SYSTEM, Titles, View, Views
@@ -23,6 +23,8 @@ _OTHER_POLICY = "La politique en service n'est pas celle que l'avenant en vigueu
 _NO_INSTANT = "La demande ne dit pas à quel instant elle est faite."
 _UNKNOWN_SOURCES = "Aucun texte en vigueur ne régit ces sources."
 _PARTLY_COVERED = "Votre habilitation ne couvre pas toutes les sources demandées."
+_ACTIONS = {value: name.removeprefix("OPERATION_") for name, value in Operation.items()}
+_PURPOSES = {value: name.removeprefix("PURPOSE_") for name, value in Purpose.items()} | {0: ""}
 # Distinct requests remembered in one state; beyond, all are forgotten at once.
 _MEMORY = 20_000
 
@@ -104,10 +106,8 @@ class Decider:
         return _assemble(holder, decisions)
 
     def _ask(self, view: View, holder: Holder, item: CheckItem, question: _Question, moment: datetime) -> Ruling:
-        try:
-            action = Operation.Name(item.operation).removeprefix("OPERATION_")
-            purpose = purpose_names([item.purpose])[0] if item.purpose else ""
-        except ValueError:  # a number that the contract does not know
+        action, purpose = _ACTIONS.get(item.operation), _PURPOSES.get(item.purpose)
+        if action is None or purpose is None:  # a number that the contract does not know
             return Ruling(permit=False, clauses=(DEFAULT_DENY,), reasons=(_UNKNOWN_SOURCES,))
         context = {
             "purpose": purpose,
@@ -115,9 +115,11 @@ class Decider:
             "multi_factor": item.subject.multi_factor,
             "time": microseconds(moment),
             "within": holder.within(_box(item)),
-            "house_rules": sorted(view.terms.house_rules),
+            "house_rules": view.house_rules,
         }
-        return self._policy.rule(holder.name, action, question.resource, context, view.entities(holder))
+        return self._policy.rule(
+            holder.name, action, question.resource, context, view.entities(holder, question.resource)
+        )
 
 
 def _answer(item: CheckItem, known: CheckVerdict) -> CheckVerdict:
@@ -160,6 +162,8 @@ def _ranked(titles: Titles, item: CheckItem, moment: datetime) -> tuple[Holder, 
     def rank(title: Holder) -> tuple[bool, bool, int, str]:
         return (not title.holds(moment), title.basis != first, -microseconds(title.valid_until), title.name)
 
+    if len(titles.holders) == 1:
+        return titles.holders
     return tuple(sorted(titles.holders, key=rank)) or (STRANGER,)
 
 
