@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from planier.access.v1.events_pb2 import (
@@ -25,6 +26,10 @@ from services.access.people import (
     person_of,
 )
 from services.access.term import Term, destruction_due, review_due
+
+if TYPE_CHECKING:
+    from services.access.engagements import Engagement
+    from services.access.list_state import Listing
 from services.kernel.errors import precondition
 
 __all__ = [
@@ -158,6 +163,10 @@ class State:
     notices: Mapping[str, Notice] = field(default_factory=dict)
     # The last numbered decision: local year and number in it.
     decided: tuple[int, int] = (0, 0)
+    # The Préfecture's nominative list; None before its first event.
+    listing: "Listing | None" = None
+    # Providers' engagements, by id.
+    engagements: "Mapping[str, Engagement]" = field(default_factory=dict)
 
 
 def in_force(state: State) -> Convention:

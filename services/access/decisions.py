@@ -13,6 +13,7 @@ from services.access.convention import Convention, Identity, State
 from services.access.deed import CONVENTION
 from services.access.holders import STRANGER, Holder
 from services.access.instruments import DELEGATE, URGENT_CLEARANCE, YEARLY_REVIEW, Terms
+from services.access.list_state import ListStanding
 from services.access.policy import DEFAULT_DENY, Policy, Ruling
 from services.access.view import GOVERNED, SYSTEM, Titles, View, Views
 from services.kernel.clock import microseconds
@@ -199,10 +200,9 @@ def _resting_on(view: View, item: CheckItem, instrument_id: str, holder: Holder)
     if item.resource == "declarations":
         return sorted(clauses | {"art4.secure_entry"})
     own = _OWN_CLAUSE.get(item.resource, "house.office")
-    if item.resource == "clearances" and item.operation == OPERATION_GOVERN:
-        own = "art6.habilitation"
+    own = _OWN_OF_GOVERNING.get(item.resource, own) if item.operation == OPERATION_GOVERN else own
     if holder.party == PARTY_PREFECTURE:
-        clauses.add("art7.consultation")
+        clauses |= {"art7.consultation"} | ({"art7.list", "art7.validation"} if holder.basis == "CLEARANCE" else set())
     if holder.role == ROLE_GRANTING_DELEGATE:
         clauses.add(DELEGATE)
     if holder.urgent:
@@ -218,8 +218,20 @@ _OWN_CLAUSE = {
     "undertakings": "art6.habilitation",
     "bindings": "art7.validation",
     "suspensions": "art7.validation",
+    "listed-persons": "art7.validation",
     "notices": "art3.change",
     "own-accesses": "house.own_accesses",
+}
+_OWN_OF_GOVERNING = {
+    "clearances": "art6.habilitation",
+    "nominative-list": "art7.list",
+    "engagements": "art8.provider",
+}
+_LIST_WORDS = {
+    ListStanding.SUSPENDED.name: "personne suspendue",
+    ListStanding.REFUSED.name: "personne refusée",
+    ListStanding.LEFT.name: "personne sortie de la liste",
+    ListStanding.UNLISTED.name: "personne absente de la liste",
 }
 
 
@@ -241,17 +253,18 @@ def _refusal(question: _Question, ruling: Ruling, holder: Holder, moment: dateti
 
 
 def _standing(holder: Holder, moment: datetime) -> str:
-    if holder.basis == "STRANGER":
-        return "aucun titre"
-    if holder.revoked:
-        return "habilitation retirée"
-    if holder.suspended:
-        return "habilitation suspendue"
-    if not holder.undertaken:
-        return "engagement de confidentialité attendu"
-    if moment < holder.valid_from:
-        return "titre pas encore en vigueur"
-    return "titre échu" if moment >= min(holder.valid_until, holder.review_due) else "titre en vigueur"
+    first_that_holds = (
+        (holder.basis == "STRANGER", "aucun titre"),
+        (holder.revoked, "habilitation retirée"),
+        (holder.suspended, "habilitation suspendue"),
+        (not holder.undertaken, "engagement de confidentialité attendu"),
+        (moment < holder.valid_from, "titre pas encore en vigueur"),
+        (moment >= min(holder.valid_until, holder.review_due), "titre échu"),
+        (holder.list_standing in _LIST_WORDS, f"liste nominative : {_LIST_WORDS.get(holder.list_standing)}"),
+        (holder.listed_in != holder.list_version, "liste nominative non vérifiée"),
+        (moment >= holder.list_until, "liste nominative échue"),
+    )
+    return next((words for holds, words in first_that_holds if holds), "titre en vigueur")
 
 
 def _denial(reference: InstrumentReference, clause: str, reason: str) -> InstrumentDecision:

@@ -12,17 +12,30 @@ from typing import Any, cast, get_args
 from google.protobuf.message import Message
 from planier.access.v1.events_pb2 import (
     BindingConfirmed,
+    ClearanceGranted,
     ConventionSigned,
     DpiaRecorded,
     NoticeAcknowledged,
     NoticeIssued,
 )
 
-from services.access import agreement, binding, clearances, granting, notices, suspending
+from services.access import (
+    agreement,
+    binding,
+    clearances,
+    engagements,
+    granting,
+    list_state,
+    nominative_list,
+    notices,
+    suspending,
+)
 from services.access.agreement import ActEvent, RecordAct, SignConvention
 from services.access.binding import ConfirmBinding, ProposeBinding, SignUndertaking
 from services.access.clearances import ClearanceEvent
 from services.access.convention import State, in_force
+from services.access.eligibility import require_eligible
+from services.access.engagements import EngagementCommand, EngagementEvent
 from services.access.granting import (
     DecideClearances,
     Decision,
@@ -30,6 +43,8 @@ from services.access.granting import (
     RequestClearance,
     RevokeClearance,
 )
+from services.access.list_state import ListEvent
+from services.access.nominative_list import ListCommand
 from services.access.notices import AcknowledgeNotice, NoticeEvent, RecordDpia
 from services.access.people import identity_of
 from services.access.suspending import ResumeClearance, SuspendClearance
@@ -71,14 +86,20 @@ Command = (
     | SignUndertaking
     | AcknowledgeNotice
     | RecordDpia
+    | ListCommand
+    | EngagementCommand
 )
-Event = ConventionSigned | ActEvent | ClearanceEvent | NoticeEvent
+Event = ConventionSigned | ActEvent | ClearanceEvent | NoticeEvent | ListEvent | EngagementEvent
 EVENTS: Mapping[str, type[Message]] = {kind.DESCRIPTOR.full_name: kind for kind in get_args(Event)}
 _CLEARANCE_EVENTS: tuple[type[Message], ...] = get_args(ClearanceEvent)
 
 
 def stream_of(event: Event) -> str:
     """The stream that an event belongs to."""
+    if isinstance(event, ListEvent):
+        return list_state.STREAM
+    if isinstance(event, EngagementEvent):
+        return engagements.stream_of(event)
     if isinstance(event, _CLEARANCE_EVENTS):
         return f"clearance-{cast('ClearanceEvent', event).clearance_id}"
     return "notices" if isinstance(event, (NoticeIssued, NoticeAcknowledged, DpiaRecorded)) else "convention"
@@ -98,16 +119,26 @@ _DECIDES: Mapping[type, Callable[[State, Any, datetime], tuple[Event, ...]]] = {
     SignUndertaking: binding.sign_undertaking,
     AcknowledgeNotice: notices.acknowledge,
     RecordDpia: notices.record_dpia,
+    **dict.fromkeys(get_args(ListCommand), nominative_list.decide),
+    **dict.fromkeys(get_args(EngagementCommand), engagements.decide),
 }
 
 
 def decide(state: State, command: Command, at: datetime) -> tuple[Event, ...]:
     """The events that a command causes at an instant: none where nothing changes. Raises Problem where it may not."""
-    return _DECIDES[type(command)](state, command, at)
+    events = _DECIDES[type(command)](state, command, at)
+    for event in events:
+        if isinstance(event, ClearanceGranted):  # whatever path grants it
+            require_eligible(state, clearances.content_of(event), at)
+    return events
 
 
 def evolve(state: State, event: Event, recorded_at: datetime) -> State:
-    """The state after an event. Every event that `decide` gives can be evolved; nothing is judged again here."""
+    """The state after an event. Every event that `decide` gives can be evolved; only the list is judged again."""
+    if isinstance(event, ListEvent):
+        return replace(state, listing=list_state.evolve(state, event))
+    if isinstance(event, EngagementEvent):
+        return replace(state, engagements=engagements.evolve(state, event, recorded_at))
     if isinstance(event, ConventionSigned):
         return replace(state, convention=agreement.founded(event, recorded_at))
     if isinstance(event, (NoticeIssued, NoticeAcknowledged, DpiaRecorded)):

@@ -1,15 +1,16 @@
 """Who may hold a right, as the policy sees them: one Holder per clearance, office or declaring system."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from planier.access.v1.events_pb2 import Party, Role
+from planier.access.v1.events_pb2 import PARTY_PREFECTURE, Party, Role
 from planier.common.v1.release_pb2 import Purpose
 
 from services.access.clearances import Area, Clearance
 from services.access.convention import Convention, Office, lapses_at
 from services.access.instruments import Declarant, Terms
+from services.access.list_state import Listing, ListStanding
 from services.access.policy import entity
 from services.kernel.clock import microseconds
 
@@ -38,6 +39,11 @@ class Holder:
     valid_from: datetime = _DAWN
     valid_until: datetime = FOREVER
     review_due: datetime = FOREVER
+    # Of the Préfecture's people: what its list says of them, in which version; the newest version and its expiry.
+    list_standing: str = ""
+    listed_in: int = 0
+    list_version: int = 0
+    list_until: datetime = FOREVER
 
     def entity(self) -> dict[str, object]:
         """The Cedar entity."""
@@ -58,6 +64,10 @@ class Holder:
                 "valid_from": microseconds(self.valid_from),
                 "valid_until": microseconds(self.valid_until),
                 "review_due": microseconds(self.review_due),
+                "list_standing": self.list_standing,
+                "listed_in": self.listed_in,
+                "list_version": self.list_version,
+                "list_until": microseconds(self.list_until),
             },
         )
 
@@ -99,6 +109,21 @@ def of_clearance(clearance: Clearance, convention: Convention, at: datetime) -> 
         valid_from=clearance.content.valid_from,
         valid_until=clearance.content.valid_until,
         review_due=lapses_at(convention, clearance, at) or FOREVER,
+    )
+
+
+def listed(holder: Holder, clearance: Clearance, listing: Listing) -> Holder:
+    """The holder with what the Préfecture's list says of its person; the City's people are on no list."""
+    if clearance.party != PARTY_PREFECTURE:
+        return holder
+    standing, current = listing.standing_of(clearance), listing.current
+    named = standing in (ListStanding.LISTED, ListStanding.SUSPENDED)
+    return replace(
+        holder,
+        list_standing=standing.name,
+        listed_in=current.number if current is not None and named else 0,
+        list_version=listing.highest,
+        list_until=current.expires_at if current is not None else _DAWN,
     )
 
 

@@ -1,10 +1,9 @@
 """The gRPC servicer of access: request → command or query → response. The guard stands before every method."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC
-from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from planier.access.v1 import access_pb2 as pb
@@ -36,12 +35,15 @@ from services.access.domain import (
     SuspendClearance,
     decide,
 )
+from services.access.engagement_service import EngagementMethods
+from services.access.list_service import ListMethods
 from services.access.oidc import IdTokenVerifier
 from services.access.people import identity_of, person_of
 from services.access.policy import Policy
 from services.access.register import Register
 from services.access.snapshot import Snapshot, StateCache
 from services.access.statement import statement
+from services.access.writing import Writing
 from services.kernel.bus.replication import read_events
 from services.kernel.clock import Clock
 from services.kernel.errors import Violation, denied, invalid, precondition
@@ -54,8 +56,6 @@ from services.kernel.store.base import EventStore
 # Every service takes the token of a person; each asks access again at every request.
 AUDIENCES = ("access", "analytics", "audit", "ingest")
 
-Result = TypeVar("Result")
-
 
 @dataclass(frozen=True, slots=True)
 class Founding:
@@ -65,7 +65,7 @@ class Founding:
     annex_hash: str
 
 
-class AccessServicer:
+class AccessServicer(ListMethods, EngagementMethods):
     """planier.access.v1.AccessService."""
 
     def __init__(
@@ -85,7 +85,7 @@ class AccessServicer:
     ) -> None:
         self._store = store
         self._cache = cache
-        self._register = register
+        self._writing = Writing(register, cache)
         self._checks = checks
         self._policy = policy
         self._logins = logins
@@ -324,12 +324,10 @@ class AccessServicer:
             yield response
 
     async def _execute(self, command: Command, call: Call) -> Snapshot:
-        return await _to_the_end(lambda: self._register.execute(command, call.invocation.traceparent))
+        return await self._writing.execute(command, call)
 
     async def _current(self, call: Call) -> Snapshot:
-        snapshot = await asyncio.to_thread(self._cache.current)
-        call.data_position = snapshot.position
-        return snapshot
+        return await self._writing.current(call)
 
     def _listed(self, snapshot: Snapshot, clearance_id: str) -> pb.Clearance:
         return listing.message_of(snapshot.state, snapshot.state.clearances[clearance_id], self._clock.now())
@@ -367,8 +365,3 @@ def _signed(snapshot: Snapshot) -> Convention:
     if snapshot.state.convention is None:
         raise precondition("CONVENTION_NOT_SIGNED", "no convention is in force", "art2.documents")
     return snapshot.state.convention
-
-
-async def _to_the_end(work: Callable[[], Result]) -> Result:
-    """Runs blocking work whose effect must be known even where the caller goes away."""
-    return await asyncio.shield(asyncio.to_thread(work))

@@ -1,6 +1,8 @@
 """The folded state of access, caught up with the store at each use: another replica may have written since."""
 
+import struct
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
@@ -12,7 +14,8 @@ from services.access.decisions import Decider
 from services.access.domain import EVENTS, Event, evolve
 from services.access.policy import Policy
 from services.kernel.clock import from_microseconds
-from services.kernel.store.base import EventStore, Position, StoredEvent
+from services.kernel.store.base import GENESIS, EventStore, Position, StoredEvent
+from services.kernel.store.chain import ChainBroken, verify_run
 from services.kernel.store.sql import SqlEventStore
 
 _READ = 1000
@@ -78,14 +81,26 @@ class StateCache:
     def _catch_up(self, known: Snapshot | None) -> Snapshot:
         state = known.state if known else State()
         after = known.position.position if known else 0
+        digest = known.position.digest if known else GENESIS
         while events := self._store.read_all(after, _READ):
+            digest = _chained(after, digest, events)
             for stored in events:
                 state = _applied(state, stored)
             after = events[-1].position
         position = self._store.position_at(after)
-        if position is None:
+        if position is None or position.digest != digest:
             raise StateUnreadableError("the store changed while it was read")
         return Snapshot(state, position, Decider(self._policy, state))
+
+
+def _chained(after: int, digest: bytes, events: Sequence[StoredEvent]) -> bytes:
+    """The digest at the last event. A row that anybody edited in the database is not what was chained: no decision."""
+    try:
+        if events[0].position == after + 1:
+            return verify_run(digest, events)
+    except (AttributeError, ChainBroken, TypeError, struct.error):  # a damaged row can hold values of another type
+        pass
+    raise StateUnreadableError("the store's events are not those that were chained")
 
 
 def _applied(state: State, stored: StoredEvent) -> State:

@@ -9,8 +9,9 @@ from planier.common.v1.release_pb2 import PURPOSE_ADMINISTRATION, PURPOSE_OVERSI
 
 from services.access.convention import Convention, Identity, State
 from services.access.deed import FACT_PURPOSES
-from services.access.holders import FOREVER, Holder, of_clearance, of_declarant, of_office, purpose_names
+from services.access.holders import FOREVER, Holder, listed, of_clearance, of_declarant, of_office, purpose_names
 from services.access.instruments import Instrument, Terms
+from services.access.list_state import listing_of
 from services.access.policy import Policy, entity
 from services.kernel.clock import microseconds
 
@@ -25,6 +26,9 @@ SYSTEM = {
     "notices": ("Notices", (PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT)),
     "convention": ("Convention", (PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT)),
     "access-log": ("AccessLog", (PURPOSE_OVERSIGHT,)),
+    "nominative-list": ("NominativeList", (PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT)),
+    "listed-persons": ("ListedPersons", (PURPOSE_ADMINISTRATION,)),
+    "engagements": ("Engagements", (PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT)),
     "log-governance": ("LogGovernance", (PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT)),
     "own-accesses": ("OwnAccesses", (PURPOSE_OVERSIGHT,)),
 }
@@ -98,9 +102,12 @@ class View:
         clearances = (self.state.clearances[name] for name in self.state.bound.get(identity, ()))
         holders = (
             *(of_office(office, number) for number, office in offices if office.identity == identity),
-            *(of_clearance(clearance, self.convention, self.at) for clearance in clearances),
+            *(
+                listed(of_clearance(clearance, self.convention, self.at), clearance, listing_of(self.state))
+                for clearance in clearances
+            ),
         )
-        changes = {moment for h in holders for moment in (h.valid_from, h.valid_until, h.review_due)}
+        changes = {moment for h in holders for moment in (h.valid_from, h.valid_until, h.review_due, h.list_until)}
         return Titles(holders, tuple(sorted(changes)), any(holder.areas for holder in holders))
 
 

@@ -13,6 +13,7 @@ from planier.access.v1.events_pb2 import PARTY_CITY, PARTY_PREFECTURE
 from services.access.checker import Checks, LocalChecker
 from services.access.deed import raw_public_key
 from services.access.oidc import IdTokenVerifier, IssuerKeys
+from services.access.overdue import OverdueWatch
 from services.access.policy import Policy
 from services.access.register import Register
 from services.access.service import AccessServicer, Founding
@@ -53,11 +54,13 @@ class Access:
 
     server: Server
     guard: Guard
+    watch: OverdueWatch
     # In order: what is still to be recorded first, then the network, the store last.
     closing: tuple[Callable[[], Awaitable[None]], ...]
 
     async def ready(self) -> None:
         """Serves as soon as it listens: its state is its own store."""
+        self.watch.start()
 
     async def close(self) -> None:
         """Records what is still to be recorded, then lets go of everything; once the server is drained."""
@@ -146,7 +149,8 @@ def assemble(
     )
     bindings = [(DESCRIPTOR.services_by_name["AccessService"], servicer)]
     server = Server(settings=settings, bindings=bindings, guard=guard, telemetry=telemetry)
-    return Access(server, guard, (guard.close, checker.close, http.aclose))
+    watch = OverdueWatch(core.cache, clock, telemetry)
+    return Access(server, guard, watch, (guard.close, watch.close, checker.close, http.aclose))
 
 
 def _logins(settings: AccessSettings, http: httpx.AsyncClient, clock: Clock) -> IdTokenVerifier:

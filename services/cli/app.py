@@ -27,6 +27,8 @@ COMMANDS = (
     "convention",
     "clearance",
     "notice",
+    "nominative_list",
+    "engagement",
     "audit",
     "proofs",
     "demo",

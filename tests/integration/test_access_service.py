@@ -2,8 +2,6 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,10 +9,8 @@ from uuid import uuid4
 
 import grpc
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from planier.access.v1 import access_pb2 as pb
-from planier.access.v1.access_pb2_grpc import AccessServiceStub
 from planier.access.v1.events_pb2 import (
     PARTY_CITY,
     PARTY_PREFECTURE,
@@ -25,73 +21,35 @@ from planier.access.v1.events_pb2 import (
     ConventionSigned,
 )
 from planier.access.v1.events_pb2 import Identity as IdentityMessage
-from planier.audit.v1.audit_pb2 import ReplayFilter
-from planier.audit.v1.record_pb2 import AccessRecord, RecordKind
+from planier.audit.v1.record_pb2 import RecordKind
 from planier.common.v1.event_pb2 import ReadEventsRequest
 from planier.common.v1.guard_pb2 import OPERATION_CONSULT
-from planier.common.v1.release_pb2 import PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT, PURPOSE_SITUATION, PURPOSE_TENSION
+from planier.common.v1.release_pb2 import PURPOSE_OVERSIGHT, PURPOSE_SITUATION, PURPOSE_TENSION
 
-from services.access import acts, undertaking
-from services.access import deed as deeds
+from services.access import acts
 from services.access.convention import Person, person_message
 from services.access.settings import AccessSettings
-from services.access.wiring import AnnexMismatchError, assemble, core_of, founding_of, require_signed_annex
-from services.audit.log import AccessLog
-from services.audit.receipt import ReceiptSigner
-from services.audit.replay import Span, read_page
-from services.audit.writer import LocalRecorder, LogWriter
+from services.access.wiring import AnnexMismatchError, core_of, founding_of, require_signed_annex
 from services.kernel.clock import RandomIds, SystemClock
 from services.kernel.errors import Problem
 from services.kernel.guard.tokens import TokenVerifier
-from services.kernel.rpc.client import open_channel
-from services.kernel.rpc.tls import TlsFiles
 from services.kernel.store import open_store
-from services.kernel.telemetry import Telemetry
-from tests.fixtures import access, audit
-from tests.fixtures.access_issuer import CLIENT, TestIssuer, issuer_running
+from tests.fixtures import access
+from tests.fixtures.access_issuer import TestIssuer, issuer_running
+from tests.fixtures.access_service import (
+    ADMINISTRATION,
+    ANNEX,
+    TIMEOUT,
+    Metadata,
+    Service,
+    founding,
+    list_persons,
+    refusal,
+    running,
+    settings_in,
+    undertake,
+)
 from tests.fixtures.guard import consultation
-from tests.fixtures.rpc import certificates
-
-TIMEOUT = 20.0
-ANNEX = b'{"annex": 1}'
-ADMINISTRATION = consultation(PURPOSE_ADMINISTRATION)
-Metadata = tuple[tuple[str, str], ...]
-
-
-@dataclass
-class Service:
-    """A running access service, and whom it answers."""
-
-    stub: AccessServiceStub
-    internal: AccessServiceStub
-    audit: AccessServiceStub
-    issuer: TestIssuer
-    log: AccessLog
-
-    async def login(self, subject: str, person: Person, **claims: Any) -> tuple[pb.LoginResponse, Metadata]:
-        token = self.issuer.id_token(subject, person, datetime.now(UTC), **claims)
-        answer = await self.stub.Login(pb.LoginRequest(id_token=token), timeout=TIMEOUT)
-        return answer, (("authorization", f"Bearer {answer.access_token}"),)
-
-    async def found(self) -> pb.SignConventionResponse:
-        return await self.stub.SignConvention(founding(self.issuer), timeout=TIMEOUT)
-
-    def records(self) -> list[AccessRecord]:
-        with self.log.reading() as connection:
-            entries = read_page(connection, ReplayFilter(), Span(0, self.log.size(), 1000))
-        return [AccessRecord.FromString(entry.record) for entry in entries]
-
-
-def founding(issuer: TestIssuer, annex: bytes = ANNEX) -> pb.SignConventionRequest:
-    description = access.description()
-    for holder in description["office_holders"]:
-        holder["identity"]["issuer"] = issuer.url
-    content = deeds.build(description, annex_hash=hashlib.sha256(annex).hexdigest(), keys=access.KEYS)
-    signatures = [
-        deeds.sign(content, PARTY_CITY, access.CITY_KEY),
-        deeds.sign(content, PARTY_PREFECTURE, access.PREFECTURE_KEY),
-    ]
-    return pb.SignConventionRequest(deed=content, signatures=signatures)
 
 
 def grant(person: Person = access.CITY_PERSON, **changes: Any) -> pb.GrantClearanceRequest:
@@ -118,57 +76,7 @@ def issuer() -> Iterator[TestIssuer]:
 
 @pytest.fixture
 def settings(tmp_path: Path, issuer: TestIssuer) -> AccessSettings:
-    files = certificates(tmp_path, "access", "cli", "analytics", "audit")("access")
-    public = {"city": access.CITY_KEY, "prefecture": access.PREFECTURE_KEY}
-    for name, key in public.items():
-        pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        (tmp_path / f"{name}.pub").write_bytes(pem)
-    token = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (tmp_path / "token.pem").write_bytes(token)
-    (tmp_path / "annex.json").write_bytes(ANNEX)
-    return AccessSettings(
-        service="access",
-        certificate_file=files.certificate,
-        key_file=files.key,
-        ca_file=files.ca,
-        database_url=access.sqlite_url(tmp_path),
-        audit_address="127.0.0.1:1",
-        annex_file=tmp_path / "annex.json",
-        token_key_file=tmp_path / "token.pem",
-        city_key_file=tmp_path / "city.pub",
-        prefecture_key_file=tmp_path / "prefecture.pub",
-        issuer_url=issuer.url,
-        client_id=CLIENT,
-    )
-
-
-@asynccontextmanager
-async def running(settings: AccessSettings, issuer: TestIssuer, folder: Path) -> AsyncIterator[Service]:
-    clock, ids, telemetry = SystemClock(), RandomIds(), Telemetry.off()
-    store = open_store(settings.database_url, clock=clock)
-    with audit.opened(audit.sqlite_url(folder)) as log:
-        writer = LogWriter(log)
-        recorder = LocalRecorder(writer, ReceiptSigner(audit.KEY))
-        core = core_of(store, ids)
-        service = assemble(settings, telemetry, store, core, founding_of(settings), recorder, clock, ids)
-        port = await service.server.start()
-        service.server.set_serving(True)
-
-        def channel(name: str) -> grpc.aio.Channel:
-            files = TlsFiles(folder / f"{name}.pem", folder / f"{name}.key", folder / "ca.pem")
-            return open_channel(f"127.0.0.1:{port}", files, telemetry, server_name="access")
-
-        channels = [channel(name) for name in ("cli", "analytics", "audit")]
-        try:
-            person, internal, auditing = (AccessServiceStub(opened) for opened in channels)
-            yield Service(person, internal, auditing, issuer, log)
-        finally:
-            for opened in channels:
-                await opened.close()
-            await service.server.drain(grace=1)
-            await service.close()
-            await writer.close()
-            store.close()
+    return settings_in(tmp_path, issuer)
 
 
 @pytest.fixture
@@ -200,17 +108,6 @@ async def confirmed(service: Service, dga: Metadata) -> str:
     _, user = await service.login("city-user", access.CITY_PERSON)
     await undertake(service, user)
     return request.clearance_id
-
-
-async def undertake(service: Service, metadata: Metadata) -> pb.SignUndertakingResponse:
-    request = pb.SignUndertakingRequest(consultation=ADMINISTRATION, text_hash=undertaking.HASH)
-    return await service.stub.SignUndertaking(request, timeout=TIMEOUT, metadata=metadata)
-
-
-async def refusal(call: Any) -> Problem:
-    with pytest.raises(Problem) as problem:
-        await call
-    return problem.value
 
 
 async def test_from_the_founding_to_a_permit_and_back_to_a_refusal(service: Service) -> None:
@@ -362,6 +259,7 @@ async def test_the_list_comes_in_pages_and_the_validator_sees_their_own(service:
     _, dga = await service.login("dga", access.DGA_PERSON)
     requests = [grant(Person("Camille", f"Nom {letter}", "Service")) for letter in "abcde"]
     requests.append(grant(access.PREFECTURE_PERSON, party=PARTY_PREFECTURE, role=ROLE_PREFECTURE_USER))
+    await list_persons(service, access.listed_person(access.PREFECTURE_PERSON))
     for request in requests:
         await service.stub.GrantClearance(request, timeout=TIMEOUT, metadata=dga)
     seen: list[str] = []

@@ -50,6 +50,7 @@ from services.access.undertaking import HASH
 from services.kernel.errors import Problem
 from tests.fixtures import access, access_states
 from tests.fixtures.access import NOW, applied, founded, grant_command, house_rules
+from tests.fixtures.engagements import ENGAGEMENT
 
 COORDINATOR = Identity(access.ISSUER, "coordinator")
 DELEGATE_IDENTITY = Identity(access.ISSUER, "delegate")
@@ -536,7 +537,13 @@ def test_a_box_lies_within_another(box: Area, within: bool) -> None:
 
 
 def test_a_provider_recipient_has_an_engagement_and_nobody_else_has() -> None:
-    assert decide(founded(), bounded(role=ROLE_PROVIDER_RECIPIENT, engagement_id="e"), NOW)
+    recipient = bounded(role=ROLE_PROVIDER_RECIPIENT, engagement_id=ENGAGEMENT)
+    state = applied(founded(), access_states.engagement_of(recipient.content.person))
+    assert decide(state, recipient, NOW)
+    somebody = replace(recipient, content=replace(recipient.content, person=Person("Paule", "Autre", "Service")))
+    for command, at in ((somebody, NOW), (recipient, NOW + timedelta(days=31))):
+        assert refused(state, command, at).clause == "art8.provider"
+    assert refused(founded(), recipient).reason == "ENGAGEMENT_UNKNOWN"
     for command in (bounded(role=ROLE_PROVIDER_RECIPIENT), bounded(role=ROLE_CITY_USER, engagement_id="e")):
         assert [v.field for v in refused(founded(), command).violations] == ["engagement_id"]
 
@@ -555,6 +562,7 @@ def test_a_party_that_lists_its_organisations_takes_no_login_of_another() -> Non
     after = applied(state, own)
     assert after.clearances[ONE].affiliation == own.affiliation
     prefecture: dict[str, Any] = {"party": PARTY_PREFECTURE, "role": ROLE_PREFECTURE_USER}
+    state = access.listed(state, access.listed_person(access.PREFECTURE_PERSON))
     other = applied(state, grant_command(TWO, person=access.PREFECTURE_PERSON, **prefecture))
     assert decide(other, ProposeBinding(access.STRANGER, "Marc", "Œillet", "record"), NOW)
 

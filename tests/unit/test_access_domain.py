@@ -233,7 +233,8 @@ def prefecture_proposed() -> State:
         party=PARTY_PREFECTURE,
         role=ROLE_PREFECTURE_USER,
     )
-    return applied(applied(founded(), command), propose(access.PREFECTURE_USER, access.PREFECTURE_PERSON))
+    state = access.listed(founded(), access.listed_person(access.PREFECTURE_PERSON))
+    return applied(applied(state, command), propose(access.PREFECTURE_USER, access.PREFECTURE_PERSON))
 
 
 @pytest.mark.parametrize("actor", [access.DGA, access.AUDITOR, access.STRANGER])
@@ -255,7 +256,8 @@ def test_the_validator_does_not_confirm_themselves() -> None:
         party=PARTY_PREFECTURE,
         role=ROLE_PREFECTURE_USER,
     )
-    state = applied(applied(founded(), command), propose(access.VALIDATOR, access.VALIDATOR_PERSON))
+    state = access.listed(founded(), access.listed_person(access.VALIDATOR_PERSON))
+    state = applied(applied(state, command), propose(access.VALIDATOR, access.VALIDATOR_PERSON))
     problem = refused(state, confirm(access.PREFECTURE_CLEARANCE, access.VALIDATOR, access.VALIDATOR))
     assert (problem.reason, problem.clause) == ("OWN_BINDING", "art7.validation")
 

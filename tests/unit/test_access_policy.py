@@ -24,6 +24,10 @@ HOLDER: dict[str, object] = {
     "valid_from": 0,
     "valid_until": 100,
     "review_due": 100,
+    "list_standing": "",
+    "listed_in": 0,
+    "list_version": 0,
+    "list_until": 100,
 }
 FACTS: dict[str, object] = {
     "instrument": "city-rules",

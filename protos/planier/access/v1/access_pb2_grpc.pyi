@@ -6,6 +6,8 @@ The convention, executed: who may do what, under which clause."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from planier.access.v1 import access_pb2 as _access_pb2
+from planier.access.v1 import engagement_pb2 as _engagement_pb2
+from planier.access.v1 import list_pb2 as _list_pb2
 from planier.common.v1 import event_pb2 as _event_pb2
 import abc as _abc_1
 
@@ -50,6 +52,33 @@ class AccessServiceStub:
     """The officer of the party that was told."""
     RecordDpia: _aio.UnaryUnaryMultiCallable[_access_pb2.RecordDpiaRequest, _access_pb2.RecordDpiaResponse]
     """An impact study was started for an amendment (art3.change)."""
+    AdoptListKeys: _aio.UnaryUnaryMultiCallable[_list_pb2.AdoptListKeysRequest, _list_pb2.AdoptListKeysResponse]
+    """The Préfecture's own keys for its lists, signed by its key of the deed; its next versions are signed by them."""
+    SubmitList: _aio.UnaryUnaryMultiCallable[_list_pb2.SubmitListRequest, _list_pb2.SubmitListResponse]
+    """The Préfecture's nominative list, whole (art7.list); without effect until validated."""
+    ProposeListChange: _aio.UnaryUnaryMultiCallable[_list_pb2.ProposeListChangeRequest, _list_pb2.ProposeListChangeResponse]
+    """Additions, changes and removals to the version in force (art7.validation); without effect until validated."""
+    ValidateList: _aio.UnaryUnaryMultiCallable[_list_pb2.ValidateListRequest, _list_pb2.ValidateListResponse]
+    """By a validator of the Préfecture other than the proposer; in force once this answers."""
+    RefuseList: _aio.UnaryUnaryMultiCallable[_list_pb2.RefuseListRequest, _list_pb2.RefuseListResponse]
+    WithdrawList: _aio.UnaryUnaryMultiCallable[_list_pb2.WithdrawListRequest, _list_pb2.WithdrawListResponse]
+    """By the proposer."""
+    RefuseListedPerson: _aio.UnaryUnaryMultiCallable[_list_pb2.RefuseListedPersonRequest, _list_pb2.RefuseListedPersonResponse]
+    """By the granting authority, with a reason that the Préfecture reads."""
+    SuspendListedPerson: _aio.UnaryUnaryMultiCallable[_list_pb2.SuspendListedPersonRequest, _list_pb2.SuspendListedPersonResponse]
+    """By either party, alone: once this answers, no check anywhere permits under the person's clearances."""
+    ResumeListedPerson: _aio.UnaryUnaryMultiCallable[_list_pb2.ResumeListedPersonRequest, _list_pb2.ResumeListedPersonResponse]
+    """By the party that suspended."""
+    GetList: _aio.UnaryUnaryMultiCallable[_list_pb2.GetListRequest, _list_pb2.GetListResponse]
+    OpenEngagement: _aio.UnaryUnaryMultiCallable[_engagement_pb2.OpenEngagementRequest, _engagement_pb2.OpenEngagementResponse]
+    """A provider's service on the City's behalf: persons, data, purposes, dates (art8.provider)."""
+    EndEngagement: _aio.UnaryUnaryMultiCallable[_engagement_pb2.EndEngagementRequest, _engagement_pb2.EndEngagementResponse]
+    """Before its last day, for any cause; opens the obligation to destroy (art8.destruction)."""
+    AuthoriseHandOver: _aio.UnaryUnaryMultiCallable[_engagement_pb2.AuthoriseHandOverRequest, _engagement_pb2.AuthoriseHandOverResponse]
+    """What must precede each package; refused to whoever owes a certificate."""
+    CertifyDestruction: _aio.UnaryUnaryMultiCallable[_engagement_pb2.CertifyDestructionRequest, _engagement_pb2.CertifyDestructionResponse]
+    """The provider's written certificate, by hash and signature; nothing else closes an engagement."""
+    ListEngagements: _aio.UnaryUnaryMultiCallable[_engagement_pb2.ListEngagementsRequest, _engagement_pb2.ListEngagementsResponse]
     Check: _aio.UnaryUnaryMultiCallable[_access_pb2.CheckRequest, _access_pb2.CheckResponse]
     """Decides a batch of requests, linearised at the store's head."""
     StreamChecks: _aio.StreamStreamMultiCallable[_access_pb2.StreamChecksRequest, _access_pb2.StreamChecksResponse]
@@ -199,6 +228,123 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_access_pb2.RecordDpiaRequest, _abc.Awaitable[_access_pb2.RecordDpiaResponse]],
     ) -> _abc.Awaitable[_access_pb2.RecordDpiaResponse]:
         """An impact study was started for an amendment (art3.change)."""
+
+    @_abc_1.abstractmethod
+    def AdoptListKeys(
+        self,
+        request: _list_pb2.AdoptListKeysRequest,
+        context: _aio.ServicerContext[_list_pb2.AdoptListKeysRequest, _abc.Awaitable[_list_pb2.AdoptListKeysResponse]],
+    ) -> _abc.Awaitable[_list_pb2.AdoptListKeysResponse]:
+        """The Préfecture's own keys for its lists, signed by its key of the deed; its next versions are signed by them."""
+
+    @_abc_1.abstractmethod
+    def SubmitList(
+        self,
+        request: _list_pb2.SubmitListRequest,
+        context: _aio.ServicerContext[_list_pb2.SubmitListRequest, _abc.Awaitable[_list_pb2.SubmitListResponse]],
+    ) -> _abc.Awaitable[_list_pb2.SubmitListResponse]:
+        """The Préfecture's nominative list, whole (art7.list); without effect until validated."""
+
+    @_abc_1.abstractmethod
+    def ProposeListChange(
+        self,
+        request: _list_pb2.ProposeListChangeRequest,
+        context: _aio.ServicerContext[_list_pb2.ProposeListChangeRequest, _abc.Awaitable[_list_pb2.ProposeListChangeResponse]],
+    ) -> _abc.Awaitable[_list_pb2.ProposeListChangeResponse]:
+        """Additions, changes and removals to the version in force (art7.validation); without effect until validated."""
+
+    @_abc_1.abstractmethod
+    def ValidateList(
+        self,
+        request: _list_pb2.ValidateListRequest,
+        context: _aio.ServicerContext[_list_pb2.ValidateListRequest, _abc.Awaitable[_list_pb2.ValidateListResponse]],
+    ) -> _abc.Awaitable[_list_pb2.ValidateListResponse]:
+        """By a validator of the Préfecture other than the proposer; in force once this answers."""
+
+    @_abc_1.abstractmethod
+    def RefuseList(
+        self,
+        request: _list_pb2.RefuseListRequest,
+        context: _aio.ServicerContext[_list_pb2.RefuseListRequest, _abc.Awaitable[_list_pb2.RefuseListResponse]],
+    ) -> _abc.Awaitable[_list_pb2.RefuseListResponse]: ...
+
+    @_abc_1.abstractmethod
+    def WithdrawList(
+        self,
+        request: _list_pb2.WithdrawListRequest,
+        context: _aio.ServicerContext[_list_pb2.WithdrawListRequest, _abc.Awaitable[_list_pb2.WithdrawListResponse]],
+    ) -> _abc.Awaitable[_list_pb2.WithdrawListResponse]:
+        """By the proposer."""
+
+    @_abc_1.abstractmethod
+    def RefuseListedPerson(
+        self,
+        request: _list_pb2.RefuseListedPersonRequest,
+        context: _aio.ServicerContext[_list_pb2.RefuseListedPersonRequest, _abc.Awaitable[_list_pb2.RefuseListedPersonResponse]],
+    ) -> _abc.Awaitable[_list_pb2.RefuseListedPersonResponse]:
+        """By the granting authority, with a reason that the Préfecture reads."""
+
+    @_abc_1.abstractmethod
+    def SuspendListedPerson(
+        self,
+        request: _list_pb2.SuspendListedPersonRequest,
+        context: _aio.ServicerContext[_list_pb2.SuspendListedPersonRequest, _abc.Awaitable[_list_pb2.SuspendListedPersonResponse]],
+    ) -> _abc.Awaitable[_list_pb2.SuspendListedPersonResponse]:
+        """By either party, alone: once this answers, no check anywhere permits under the person's clearances."""
+
+    @_abc_1.abstractmethod
+    def ResumeListedPerson(
+        self,
+        request: _list_pb2.ResumeListedPersonRequest,
+        context: _aio.ServicerContext[_list_pb2.ResumeListedPersonRequest, _abc.Awaitable[_list_pb2.ResumeListedPersonResponse]],
+    ) -> _abc.Awaitable[_list_pb2.ResumeListedPersonResponse]:
+        """By the party that suspended."""
+
+    @_abc_1.abstractmethod
+    def GetList(
+        self,
+        request: _list_pb2.GetListRequest,
+        context: _aio.ServicerContext[_list_pb2.GetListRequest, _abc.Awaitable[_list_pb2.GetListResponse]],
+    ) -> _abc.Awaitable[_list_pb2.GetListResponse]: ...
+
+    @_abc_1.abstractmethod
+    def OpenEngagement(
+        self,
+        request: _engagement_pb2.OpenEngagementRequest,
+        context: _aio.ServicerContext[_engagement_pb2.OpenEngagementRequest, _abc.Awaitable[_engagement_pb2.OpenEngagementResponse]],
+    ) -> _abc.Awaitable[_engagement_pb2.OpenEngagementResponse]:
+        """A provider's service on the City's behalf: persons, data, purposes, dates (art8.provider)."""
+
+    @_abc_1.abstractmethod
+    def EndEngagement(
+        self,
+        request: _engagement_pb2.EndEngagementRequest,
+        context: _aio.ServicerContext[_engagement_pb2.EndEngagementRequest, _abc.Awaitable[_engagement_pb2.EndEngagementResponse]],
+    ) -> _abc.Awaitable[_engagement_pb2.EndEngagementResponse]:
+        """Before its last day, for any cause; opens the obligation to destroy (art8.destruction)."""
+
+    @_abc_1.abstractmethod
+    def AuthoriseHandOver(
+        self,
+        request: _engagement_pb2.AuthoriseHandOverRequest,
+        context: _aio.ServicerContext[_engagement_pb2.AuthoriseHandOverRequest, _abc.Awaitable[_engagement_pb2.AuthoriseHandOverResponse]],
+    ) -> _abc.Awaitable[_engagement_pb2.AuthoriseHandOverResponse]:
+        """What must precede each package; refused to whoever owes a certificate."""
+
+    @_abc_1.abstractmethod
+    def CertifyDestruction(
+        self,
+        request: _engagement_pb2.CertifyDestructionRequest,
+        context: _aio.ServicerContext[_engagement_pb2.CertifyDestructionRequest, _abc.Awaitable[_engagement_pb2.CertifyDestructionResponse]],
+    ) -> _abc.Awaitable[_engagement_pb2.CertifyDestructionResponse]:
+        """The provider's written certificate, by hash and signature; nothing else closes an engagement."""
+
+    @_abc_1.abstractmethod
+    def ListEngagements(
+        self,
+        request: _engagement_pb2.ListEngagementsRequest,
+        context: _aio.ServicerContext[_engagement_pb2.ListEngagementsRequest, _abc.Awaitable[_engagement_pb2.ListEngagementsResponse]],
+    ) -> _abc.Awaitable[_engagement_pb2.ListEngagementsResponse]: ...
 
     @_abc_1.abstractmethod
     def Check(
