@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import access, ingest, read, start
+from bench import access, audit, cost, ingest, read, start
 from bench.harness import OUT, Row, write
 
 GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
@@ -11,8 +11,10 @@ GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "read": read.rows,
     "access": access.rows,
     "access-decisions": access.decision_rows,
+    "audit": audit.rows,
     "telemetry": read.telemetry_rows,
     "ingest": ingest.rows,
+    "ingest-cost": cost.rows,
     "visible": ingest.visible_rows,
     "ingest-postgres": ingest.postgres_rows,
     "overload": ingest.overload_rows,

@@ -34,7 +34,16 @@ COMMANDS = (
     "demo",
 )
 # What the groups with many commands take from elsewhere.
-PARTS = ("acts", "review", "audit_replay", "audit_proof", "audit_governance", "audit_report")
+PARTS = (
+    "acts",
+    "review",
+    "proofs",
+    "audit_replay",
+    "audit_proof",
+    "audit_governance",
+    "audit_report",
+    "audit_export",
+)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 PurposeOption = Annotated[str, typer.Option(help="Why, in the words of art6.purpose: SITUATION, CROSSING, TENSION.")]
