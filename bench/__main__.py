@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import access, audit, cost, ingest, read, start
+from bench import access, audit, cost, ingest, read, recheck, start
 from bench.harness import OUT, Row, write
 
 GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
@@ -13,6 +13,7 @@ GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "access-decisions": access.decision_rows,
     "audit": audit.rows,
     "telemetry": read.telemetry_rows,
+    "recheck": recheck.rows,
     "ingest": ingest.rows,
     "ingest-cost": cost.rows,
     "visible": ingest.visible_rows,

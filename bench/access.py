@@ -57,10 +57,10 @@ def decision_rows() -> list[Row]:
     people = [Identity(ISSUER, f"person-{number}") for number in range(0, PEOPLE, PEOPLE // ASKED)]
     view = _view(policy, state, moment)
     held = [view.titles(person).holders[0] for person in people]
-    ready = [view.entities(holder, ("Facts", INSTRUMENT)) for holder in held]
+    ready = [view.entities(holder, "Facts") for holder in held]
     peer = _Bare(moment)
-    resource = view.resource(("Facts", INSTRUMENT))
-    raw = [json.dumps([holder.entity(), resource]) for holder in held]
+    beside = [view.resource(("Facts", instrument)) for instrument in ("convention", INSTRUMENT)]
+    raw = [json.dumps([holder.entity(), *beside]) for holder in held]
 
     def unheard() -> float:
         decider = Decider(policy, state)

@@ -62,7 +62,7 @@ class View:
     house_rules: list[str] = field(init=False)
     _resources: dict[tuple[str, str], dict[str, object]] = field(init=False)
     _people: dict[Identity, Titles] = field(default_factory=dict)
-    _entities: dict[tuple[str, tuple[str, str]], Entities] = field(default_factory=dict)
+    _entities: dict[tuple[str, str], Entities] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.house_rules = sorted(self.terms.house_rules)
@@ -84,13 +84,15 @@ class View:
         found = next((item for item in declarants if item.certificate_identity == certificate_identity), None)
         return of_declarant(found, self.terms) if found else None
 
-    def entities(self, holder: Holder, resource: tuple[str, str]) -> Entities:
-        """The holder and the resource (entity type, id) as the policy takes them; the holder alone where it is none."""
-        known = self._entities.get((holder.name, resource))
+    def entities(self, holder: Holder, kind: str) -> Entities:
+        """The holder beside the resources of one entity type, as the policy takes them; alone where there is none.
+
+        Few on purpose: Cedar reads and checks an entity in about as long as it takes to decide.
+        """
+        known = self._entities.get((holder.name, kind))
         if known is None:
-            found = self.resource(resource)
-            both = [holder.entity()] if found is None else [holder.entity(), found]
-            known = self._entities[holder.name, resource] = self.policy.entities(both)
+            beside = [resource for (found, _), resource in self._resources.items() if found == kind]
+            known = self._entities[holder.name, kind] = self.policy.entities([holder.entity(), *beside])
         return known
 
     def resource(self, name: tuple[str, str]) -> dict[str, object] | None:

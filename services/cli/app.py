@@ -29,6 +29,7 @@ COMMANDS = (
     "notice",
     "nominative_list",
     "engagement",
+    "access",
     "audit",
     "proofs",
     "demo",
