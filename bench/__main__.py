@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import access, audit, cost, ingest, read, recheck, start
+from bench import access, audit, conflicts, cost, ingest, read, recheck, start, tension
+from bench import map as map_bench
 from bench.harness import OUT, Row, write
 
 GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
@@ -19,6 +20,9 @@ GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "visible": ingest.visible_rows,
     "ingest-postgres": ingest.postgres_rows,
     "overload": ingest.overload_rows,
+    "tension": tension.rows,
+    "conflicts": conflicts.rows,
+    "map": map_bench.rows,
 }
 
 

@@ -10,7 +10,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from planier.access.v1.access_pb2 import CheckItem
 from planier.access.v1.access_pb2 import Subject as SubjectMessage
-from planier.access.v1.events_pb2 import Identity
+from planier.access.v1.events_pb2 import Area, Identity
 from planier.audit.v1.record_pb2 import RECORD_KIND_REFUSAL, AccessRecord, Actor
 from planier.common.v1.guard_pb2 import (
     AUTHENTICATION_CERTIFICATE,
@@ -46,6 +46,7 @@ PERMITTED_PURPOSES = frozenset(
 PERMIT_SECONDS = 2.0
 MAX_SOURCES = 100
 MAX_SOURCE_CHARACTERS = 60
+_DEGREES = frozenset(("west", "south", "east", "north"))
 _SOURCES = Violation("sources", "bounds", f"at most {MAX_SOURCES} names of at most {MAX_SOURCE_CHARACTERS} characters")
 
 
@@ -71,6 +72,8 @@ class _Shape:
     consultation: bool
     sources: bool
     declarer: tuple[str, ...]
+    # A box of degrees that the request may name.
+    box: bool
 
 
 class Admitter:
@@ -122,7 +125,8 @@ class Admitter:
             if invocation.method.option.authentication == AUTHENTICATION_CREDENTIAL:
                 grant = undecided(subject, record, self._clock.now())
                 return Admission(invocation.method, grant, record)
-            return await self._decide(invocation, subject, record, begin)
+            area = _area_of(request) if shape.box else None
+            return await self._decide(invocation, subject, record, area, begin)
         except Exception as error:
             problem = error if isinstance(error, Problem) else INTERNAL
             raise await self._refused(record, problem) from error
@@ -221,6 +225,7 @@ class Admitter:
         invocation: Invocation,
         subject: Subject,
         record: AccessRecord,
+        area: Area | None,
         begin: Callable[[Grant], None] | None,
     ) -> Admission:
         decided_at = self._monotonic()
@@ -235,6 +240,7 @@ class Admitter:
             purpose=record.purpose,
             sources=record.data.sources,
             decision_time=timestamp(moment),
+            area=area,
         )
         if begin is None:
             decision = await self.check(item)
@@ -278,7 +284,15 @@ def _shape_of(descriptor: Any) -> _Shape:
         consultation="consultation" in fields,
         sources=sources is not None and sources.is_repeated and sources.type == FieldDescriptor.TYPE_STRING,
         declarer=declarer,
+        box="box" in fields and set(getattr(fields["box"].message_type, "fields_by_name", ())) >= _DEGREES,
     )
+
+
+def _area_of(request: Any) -> Area | None:
+    """The box that a request names, for clearances bounded to areas; None where it names a place in another way."""
+    if not request.HasField("box"):
+        return None
+    return Area(**{side: getattr(request.box, side) for side in _DEGREES})
 
 
 def _require_purpose(purpose: Purpose.ValueType) -> None:
