@@ -97,7 +97,7 @@ async def everything() -> list[AccessRecord]:
         raise precondition("ANNEX_MISSING", "no annex")
 
     box = BoundingBox(west=5.3, south=43.2, east=5.4, north=43.3)
-    asked = QueryMapRequest(consultation=consultation(), box=box, sources=["markets"])
+    asked = QueryMapRequest(consultation=consultation(), sources=["markets"], box=box)
     await bench.guard.unary(bench.call("QueryMap"), asked, look)
     request = RecordRequisitionRequest(consultation=consultation(PURPOSE_ADMINISTRATION))
     await bench.guard.unary(bench.call("RecordRequisition"), request, disclose)
@@ -113,7 +113,7 @@ async def everything() -> list[AccessRecord]:
 async def test_the_guard_fills_every_field() -> None:
     records = await everything()
     unfilled = [path for path in paths(AccessRecord.DESCRIPTOR) if not any(is_filled(one, path) for one in records)]
-    assert unfilled == []
+    assert not unfilled, unfilled
 
 
 async def test_a_disclosure_states_recipients_and_legal_basis_and_no_purpose_of_its_own() -> None:

@@ -46,7 +46,7 @@ PERMITTED_PURPOSES = frozenset(
 PERMIT_SECONDS = 2.0
 MAX_SOURCES = 100
 MAX_SOURCE_CHARACTERS = 60
-_DEGREES = frozenset(("west", "south", "east", "north"))
+_EDGES = ("west", "south", "east", "north")
 _SOURCES = Violation("sources", "bounds", f"at most {MAX_SOURCES} names of at most {MAX_SOURCE_CHARACTERS} characters")
 
 
@@ -72,8 +72,9 @@ class _Shape:
     consultation: bool
     sources: bool
     declarer: tuple[str, ...]
-    # A box of degrees that the request may name.
+    # Fields that name the place looked at, a box and a polygon, where there are any.
     box: bool
+    polygon: bool
 
 
 class Admitter:
@@ -125,8 +126,7 @@ class Admitter:
             if invocation.method.option.authentication == AUTHENTICATION_CREDENTIAL:
                 grant = undecided(subject, record, self._clock.now())
                 return Admission(invocation.method, grant, record)
-            area = _area_of(request) if shape.box else None
-            return await self._decide(invocation, subject, record, area, begin)
+            return await self._decide(invocation, subject, record, _area_of(request, shape), begin)
         except Exception as error:
             problem = error if isinstance(error, Problem) else INTERNAL
             raise await self._refused(record, problem) from error
@@ -284,15 +284,32 @@ def _shape_of(descriptor: Any) -> _Shape:
         consultation="consultation" in fields,
         sources=sources is not None and sources.is_repeated and sources.type == FieldDescriptor.TYPE_STRING,
         declarer=declarer,
-        box="box" in fields and set(getattr(fields["box"].message_type, "fields_by_name", ())) >= _DEGREES,
+        box=_has("box", fields, _EDGES),
+        polygon=_has("polygon", fields, ("rings",)),
     )
 
 
-def _area_of(request: Any) -> Area | None:
-    """The box that a request names, for clearances bounded to areas; None where it names a place in another way."""
-    if not request.HasField("box"):
-        return None
-    return Area(**{side: getattr(request.box, side) for side in _DEGREES})
+def _has(name: str, fields: Any, parts: tuple[str, ...]) -> bool:
+    """Whether there is a field of that name whose message has these fields."""
+    field = fields.get(name)
+    return (
+        field is not None
+        and field.message_type is not None
+        and all(part in field.message_type.fields_by_name for part in parts)
+    )
+
+
+def _area_of(request: Any, shape: _Shape) -> Area | None:
+    """The box that the look stays in, of a polygon the one around it; None where the request names no place."""
+    if shape.box and request.HasField("box"):
+        box = request.box
+        return Area(**{edge: getattr(box, edge) for edge in _EDGES})
+    if shape.polygon and request.HasField("polygon"):
+        points = [point for ring in request.polygon.rings for point in ring.points]
+        if points:
+            longitudes, latitudes = [p.longitude for p in points], [p.latitude for p in points]
+            return Area(west=min(longitudes), south=min(latitudes), east=max(longitudes), north=max(latitudes))
+    return None
 
 
 def _require_purpose(purpose: Purpose.ValueType) -> None:
