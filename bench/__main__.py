@@ -3,13 +3,15 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import audit, conflicts, cost, ingest, oversight, read, recheck, start, tension
+from bench import access, audit, conflicts, cost, ingest, oversight, read, recheck, start, tension
 from bench import map as map_bench
 from bench.harness import OUT, Row, write
 
 GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "start": start.rows,
     "read": read.rows,
+    "access": access.rows,
+    "access-decisions": access.decision_rows,
     "audit": audit.rows,
     "telemetry": read.telemetry_rows,
     "recheck": recheck.rows,

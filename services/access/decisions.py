@@ -10,12 +10,12 @@ from cedarpy import Entities
 from planier.access.v1.access_pb2 import CheckItem, CheckVerdict, InstrumentDecision
 from planier.access.v1.events_pb2 import PARTY_PREFECTURE, ROLE_GRANTING_DELEGATE
 from planier.common.v1.guard_pb2 import OPERATION_GOVERN, Operation
-from planier.common.v1.release_pb2 import InstrumentReference
+from planier.common.v1.release_pb2 import InstrumentReference, Purpose
 
 from services.access.clearances import Area
 from services.access.convention import Convention, Identity, State
 from services.access.deed import CONVENTION
-from services.access.holders import STRANGER, Holder, purpose_names
+from services.access.holders import STRANGER, Holder
 from services.access.instruments import DELEGATE, URGENT_CLEARANCE, YEARLY_REVIEW, Terms
 from services.access.list_state import ListStanding
 from services.access.policy import DEFAULT_DENY, Policy, Ruling
@@ -29,6 +29,8 @@ _OTHER_POLICY = "La politique en service n'est pas celle que l'avenant en vigueu
 _NO_INSTANT = "La demande ne dit pas à quel instant elle est faite."
 _UNKNOWN_SOURCES = "Aucun texte en vigueur ne régit ces sources."
 _PARTLY_COVERED = "Votre habilitation ne couvre pas toutes les sources demandées."
+_ACTIONS = {value: name.removeprefix("OPERATION_") for name, value in Operation.items()}
+_PURPOSES = {value: name.removeprefix("PURPOSE_") for name, value in Purpose.items()} | {0: ""}
 # Distinct requests remembered in one state; beyond, all are forgotten at once.
 _MEMORY = 20_000
 
@@ -101,7 +103,7 @@ class Decider:
             met.add(key)
             foreseen = _Foreseen.of(view, titles, item)
             if foreseen is not None:
-                entities = view.entities(foreseen.ranked[0])
+                entities = view.entities(foreseen.ranked[0], foreseen.asked[0][2][0])
                 together.setdefault(id(entities), (entities, {}))[1][key] = foreseen
         for entities, group in together.values():
             rulings = iter(self._policy.rule_all([one for plan in group.values() for one in plan.asked], entities))
@@ -130,7 +132,7 @@ class Decider:
         self, view: View, holder: Holder, item: CheckItem, questions: list[_Question], moment: datetime
     ) -> CheckVerdict:
         asked = [_put(view, holder, item, question, moment) for question in questions]
-        rulings = [self._policy.rule(*one, view.entities(holder)) if one else _UNASKED for one in asked]
+        rulings = [self._policy.rule(*one, view.entities(holder, one[2][0])) if one else _UNASKED for one in asked]
         return _ruled(view, holder, item, questions, rulings, moment)
 
 
@@ -192,10 +194,8 @@ _UNASKED = Ruling(permit=False, clauses=(DEFAULT_DENY,), reasons=(_UNKNOWN_SOURC
 
 def _put(view: View, holder: Holder, item: CheckItem, question: _Question, moment: datetime) -> PolicyQuestion | None:
     """A question in the policy's words; None where it holds a number that the contract does not know."""
-    try:
-        action = Operation.Name(item.operation).removeprefix("OPERATION_")
-        purpose = purpose_names([item.purpose])[0] if item.purpose else ""
-    except ValueError:
+    action, purpose = _ACTIONS.get(item.operation), _PURPOSES.get(item.purpose)
+    if action is None or purpose is None:
         return None
     context = {
         "purpose": purpose,
@@ -203,7 +203,7 @@ def _put(view: View, holder: Holder, item: CheckItem, question: _Question, momen
         "multi_factor": item.subject.multi_factor,
         "time": microseconds(moment),
         "within": holder.within(_box(item)),
-        "house_rules": sorted(view.terms.house_rules),
+        "house_rules": view.house_rules,
     }
     return holder.name, action, question.resource, context
 
@@ -254,6 +254,8 @@ def _ranked(titles: Titles, item: CheckItem, moment: datetime) -> tuple[Holder, 
     def rank(title: Holder) -> tuple[bool, bool, int, str]:
         return (not title.holds(moment), title.basis != first, -microseconds(title.valid_until), title.name)
 
+    if len(titles.holders) == 1:
+        return titles.holders
     return tuple(sorted(titles.holders, key=rank)) or (STRANGER,)
 
 

@@ -59,11 +59,13 @@ class View:
     state: State
     policy: Policy
     at: datetime
-    _resources: list[dict[str, object]] = field(init=False)
+    house_rules: list[str] = field(init=False)
+    _resources: dict[tuple[str, str], dict[str, object]] = field(init=False)
     _people: dict[Identity, Titles] = field(default_factory=dict)
-    _entities: dict[str, Entities] = field(default_factory=dict)
+    _entities: dict[tuple[str, str], Entities] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.house_rules = sorted(self.terms.house_rules)
         self._resources = _resources(self.convention, self.terms)
 
     def titles(self, identity: Identity) -> Titles:
@@ -82,12 +84,20 @@ class View:
         found = next((item for item in declarants if item.certificate_identity == certificate_identity), None)
         return of_declarant(found, self.terms) if found else None
 
-    def entities(self, holder: Holder) -> Entities:
-        """The holder beside the resources, as the policy takes them."""
-        known = self._entities.get(holder.name)
+    def entities(self, holder: Holder, kind: str) -> Entities:
+        """The holder beside the resources of one entity type, as the policy takes them; alone where there is none.
+
+        Few on purpose: Cedar reads and checks an entity in about as long as it takes to decide.
+        """
+        known = self._entities.get((holder.name, kind))
         if known is None:
-            known = self._entities[holder.name] = self.policy.entities([holder.entity(), *self._resources])
+            beside = [resource for (found, _), resource in self._resources.items() if found == kind]
+            known = self._entities[holder.name, kind] = self.policy.entities([holder.entity(), *beside])
         return known
+
+    def resource(self, name: tuple[str, str]) -> dict[str, object] | None:
+        """The entity of a resource (entity type, id), or None where the policy has no such one."""
+        return self._resources.get(name)
 
     def _titles_of(self, identity: Identity) -> Titles:
         offices = enumerate(self.convention.offices)
@@ -125,7 +135,7 @@ class Views:
         return interval, view
 
 
-def _resources(convention: Convention, terms: Terms) -> list[dict[str, object]]:
+def _resources(convention: Convention, terms: Terms) -> dict[tuple[str, str], dict[str, object]]:
     ends = {
         "starts": convention.term.starts if convention.term else FOREVER,
         "ends": convention.term.ends if convention.term else _NEVER,
@@ -134,14 +144,17 @@ def _resources(convention: Convention, terms: Terms) -> list[dict[str, object]]:
     }
     term = {name: microseconds(moment) for name, moment in ends.items()}
 
-    def governed(kind: str, instrument: Instrument) -> dict[str, object]:
-        attributes = {
+    def attributes(instrument: Instrument) -> dict[str, object]:
+        return {
             "instrument": instrument.instrument_id,
             "purposes": purpose_names(instrument.purposes & FACT_PURPOSES),
             "term": term,
             "expires": microseconds(instrument.expires_at or FOREVER),
         }
-        return entity(kind, instrument.instrument_id, attributes)
 
-    system = [entity(kind, "all", {"purposes": purpose_names(purposes)}) for kind, purposes in SYSTEM.values()]
-    return [*system, *(governed(kind, item) for kind in GOVERNED.values() for item in terms.instruments)]
+    found: dict[tuple[str, str], dict[str, object]] = {
+        (kind, "all"): {"purposes": purpose_names(purposes)} for kind, purposes in SYSTEM.values()
+    }
+    for kind in GOVERNED.values():
+        found.update({(kind, item.instrument_id): attributes(item) for item in terms.instruments})
+    return {(kind, name): entity(kind, name, stated) for (kind, name), stated in found.items()}
