@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 NODE_READY := node_modules/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types proto proto-check e2e chaos bench lock clean cover policy
+.PHONY: help run test lint types proto proto-check cover policy mutation e2e chaos bench lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ run: $(READY) ## Start the whole system with demonstration data
 
 test: $(READY) lint types proto-check ## Lint, type-check and run every test
 	$(BIN)/pytest
+	$(BIN)/python -m tools.mutate_guard --short
+
+mutation: $(READY) ## Delete and delay each call of the guard's record step; a test must fail each time
+	$(BIN)/python -m tools.mutate_guard
 
 lint: $(READY) ## ruff, import-linter, Dockerfile and compose file
 	$(BIN)/ruff check .

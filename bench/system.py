@@ -14,7 +14,7 @@ from services.cli.profile import Profile
 from services.stack import founding, plan
 from services.stack.certificates import issue
 from services.stack.keys import create_keys
-from services.stack.layout import CLIENTS, ROOT, SERVICES, Layout
+from services.stack.layout import CERTIFIED, ROOT, WITNESSES, Layout
 from services.stack.supervisor import Supervisor
 from tests.fixtures.stack import free_ports
 
@@ -37,10 +37,11 @@ class System:
 
     def start(self) -> None:
         """Starts everything and signs, grants and confirms what a look needs."""
-        issue(self.layout.pki, ("broker", *SERVICES, *CLIENTS))
+        issue(self.layout.pki, CERTIFIED)
         create_keys(self.layout.keys)
         self.layout.write_profile()
-        for process in (plan.broker(self.layout), plan.issuer(self.layout)):
+        witnesses = [plan.witness(self.layout, name) for name in WITNESSES]
+        for process in (plan.broker(self.layout), plan.issuer(self.layout), *witnesses):
             self.supervisor.start(process)
             self.supervisor.wait_until_serving(process.name)
         for name in ("audit", "access"):

@@ -309,6 +309,7 @@ _OWN_CLAUSE = {
     "suspensions": "art7.validation",
     "listed-persons": "art7.validation",
     "notices": "art3.change",
+    "own-accesses": "house.own_accesses",
 }
 _OWN_OF_GOVERNING = {
     "clearances": "art6.habilitation",

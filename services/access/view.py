@@ -29,6 +29,8 @@ SYSTEM = {
     "nominative-list": ("NominativeList", (PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT)),
     "listed-persons": ("ListedPersons", (PURPOSE_ADMINISTRATION,)),
     "engagements": ("Engagements", (PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT)),
+    "log-governance": ("LogGovernance", (PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT)),
+    "own-accesses": ("OwnAccesses", (PURPOSE_OVERSIGHT,)),
 }
 _NEVER = datetime(1, 1, 1, tzinfo=UTC)
 # People whose titles are kept ready in one view; beyond, all are forgotten at once.

@@ -119,6 +119,7 @@ class _Batch:
             self.names.update(names)
             codes = self.codes[names] = (code_of(names[0]), code_of(names[1]), code_of(names[2]))
         source, kind, instrument = codes
+        starts_us, ends_us, _, _, _, _, longitude, latitude, cell, bucket = where
         attendance = fact.attendance
         self.versions[position] = (
             position,
@@ -129,23 +130,23 @@ class _Batch:
             instrument,
             attendance.minimum,
             attendance.maximum,
-            where.bucket,
+            bucket,
             source,
-            where.starts_us,
+            starts_us,
             fact.title,
             fact.SerializeToString(),
         )
         self.placements[position] = (
-            where.bucket,
+            bucket,
             source,
-            where.starts_us,
+            starts_us,
             position,
-            where.ends_us,
-            where.longitude,
-            where.latitude,
+            ends_us,
+            longitude,
+            latitude,
             kind,
             fact.status,
-            where.cell,
+            cell,
             recorded_us,
             *_box(where),
         )

@@ -43,13 +43,14 @@ def insert(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]
     """Inserts whole rows, columns in the table's order: executemany on SQLite, binary COPY on PostgreSQL."""
     if not rows:
         return
+    # By name: a column that a later version added stands last in a log of an earlier one.
+    names = ", ".join(column.name for column in table.columns)
     if connection.dialect.name == "sqlite":
         marks = ", ".join("?" * len(table.columns))
         sqlite: Any = connection.connection.driver_connection
-        sqlite.executemany(f"INSERT INTO {table.name} VALUES ({marks})", rows)  # noqa: S608 -- our own name
+        sqlite.executemany(f"INSERT INTO {table.name} ({names}) VALUES ({marks})", rows)  # noqa: S608 -- our own names
         return
     driver: Any = connection.connection.driver_connection
-    names = ", ".join(column.name for column in table.columns)
     with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({names}) FROM STDIN (FORMAT BINARY)") as copy:
         copy.set_types([_COPY_TYPES[str(column.type.compile(connection.dialect))] for column in table.columns])
         for row in rows:

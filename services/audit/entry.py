@@ -48,6 +48,11 @@ def entry_of(salt: bytes, record: bytes) -> bytes:
     return VERSION + sha256(salt + record).digest()
 
 
+def entry_of_commitment(commitment: bytes) -> bytes:
+    """The entry of an erased record, from what its erasure left of it."""
+    return VERSION + commitment
+
+
 def parse_record(record: bytes) -> AccessRecord | None:
     """The record, or None where the bytes are not one."""
     try:

@@ -1,7 +1,7 @@
 """The log's store: records, their bodies, the tree's nodes and its checkpoints in one database.
 
 One append is one transaction for many records. Whoever appends holds the database's exclusive lock and reads the size
-under it, so that two processes can take turns and never fork the log.
+and the newest epoch under it, so that two processes can never fork the log and only the last that opened it appends.
 """
 
 import json
@@ -16,18 +16,22 @@ from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from planier.audit.v1.record_pb2 import AccessRecord
-from sqlalchemy import Connection, and_, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.audit import merkle
-from services.audit.checkpoint import Checkpoint, NoteVerifier, sign_note
+from services.audit.checkpoint import Checkpoint
 from services.audit.database import exclusive, insert, snapshot
 from services.audit.entry import SALT_SIZE, VERSION, columns_of, entry_of, is_storable, parse_record
+from services.audit.hand_over import Keys
+from services.audit.note import NoteVerifier, sign_note
 from services.audit.schema import BODIES, CHECKPOINTS, COLUMNS, NODES, RECORDS, create_schema
+from services.audit.sequencer import LogBroken, LogFenced, hand_overs, require_key, take_over
 from services.kernel.store.engine import open_engine
 
 # What an append runs goes through the driver's own cursor: a statement of SQLAlchemy costs 50 µs, ten of SQLite's.
 _SIZE = "SELECT max(idx) FROM access_records"
+_EPOCH = "SELECT max(epoch) FROM sequencers"
 
 # Another process may have signed the same head, to the same bytes.
 _STORE_CHECKPOINT = "INSERT INTO checkpoints (size, root, note) VALUES (?, ?, ?) ON CONFLICT (size) DO NOTHING"
@@ -67,25 +71,30 @@ class SignedHead:
     note: str
 
 
-class LogBroken(Exception):  # noqa: N818 -- a state of the store, refused at opening
-    """The stored tree is not the one that was signed: nothing may be appended to it."""
-
-
+Row = tuple[Any, ...]
 Known = dict[str, tuple[int, bytes, bytes | None, bytes | None]]
 
 
 class AccessLog:
     """The access log of one database. Blocking: call it from a worker thread; threads may share it.
 
-    `origin` is the checkpoint's origin and key name; `key` signs checkpoints.
+    `origin` is the checkpoint's origin and key name; `key` signs checkpoints; `instance` names this process.
     """
 
     def __init__(
-        self, url: str, *, origin: str, key: Ed25519PrivateKey, random_bytes: Callable[[int], bytes] = os.urandom
+        self,
+        url: str,
+        *,
+        origin: str,
+        key: Ed25519PrivateKey,
+        instance: str = "",
+        random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.engine = open_engine(url)
         self.origin = origin
         self._key = key
+        self._instance = instance
+        self._epoch = 0
         self._random_bytes = random_bytes
         self._frontier = merkle.EMPTY
         self._unstored: SignedHead | None = None
@@ -103,10 +112,11 @@ class AccessLog:
         return NoteVerifier(self.origin, self._key.public_key())
 
     def open(self) -> None:
-        """Creates the schema, checks that the tree still has the newest signed root, signs the head left unsigned.
+        """Creates the schema, takes the log over from whoever had it, signs the head left unsigned.
 
         Raises:
-            LogBroken: it has another; the database is let go.
+            LogBroken: the tree has not the newest signed root any more, or another key's turn it is; the database is
+                let go.
         """
         try:
             self._open()
@@ -117,10 +127,12 @@ class AccessLog:
     def _open(self) -> None:
         with exclusive(self.engine) as connection:
             create_schema(connection)
+            require_key(connection, self.verifier)
             self._frontier = _load_frontier(connection)
             newest = connection.execute(select(CHECKPOINTS).order_by(CHECKPOINTS.c.size.desc()).limit(1)).first()
             if newest is not None and self._root_at(connection, newest.size) != newest.root:
                 raise LogBroken("the stored tree is not the one that was signed")
+            self._epoch = take_over(connection, self._instance)
         if newest is None or newest.size < self._frontier.size:
             self._unstored = self._sign(self._frontier)
             self.store_checkpoint()
@@ -135,6 +147,9 @@ class AccessLog:
 
         A known id with the same bytes gives its first result again, with other bytes CONFLICT; bytes that are not an
         AccessRecord of that id give INVALID. Then signs the new head: never before the commit.
+
+        Raises:
+            LogFenced: another process has opened the log since; nothing was written.
         """
         # No engine looks for an id that holds NUL.
         parsed = [None if "\0" in record_id else parse_record(record) for record_id, record in items]
@@ -146,6 +161,9 @@ class AccessLog:
         self, items: Sequence[tuple[str, bytes]], parsed: Sequence[AccessRecord | None], ids: Sequence[str]
     ) -> list[Appended]:
         with exclusive(self.engine) as connection:
+            ((epoch,),) = rows(connection, _EPOCH)
+            if epoch != self._epoch:
+                raise LogFenced("another process has opened the log since")
             frontier = self._current_frontier(connection)
             batch = _Batch(frontier.size, _known(connection, ids), self._random_bytes(SALT_SIZE * len(items)))
             results = [batch.add(*item, record) for item, record in zip(items, parsed, strict=True)]
@@ -159,14 +177,28 @@ class AccessLog:
         return results
 
     def erase(self, indices: Sequence[int], erased_by: int) -> None:
-        """Forgets records, salts and columns; `erased_by` is the log index of the record that states the erasure."""
+        """Forgets records, salts and columns; `erased_by` is the log index of the record that states the erasure.
+
+        What stays is the commitment, which says nothing of a record without its salt: the entry can still be served.
+        """
         with exclusive(self.engine) as connection:
             if not 0 <= erased_by < _size(connection):
                 raise ValueError("an erasure cites a record of the log")
+            kept = BODIES.c.idx.in_(indices), BODIES.c.erased_by.is_(None)
+            found = connection.execute(select(BODIES.c.idx, BODIES.c.salt, BODIES.c.record).where(*kept)).all()
+            if not found:
+                return
             blank = dict.fromkeys(COLUMNS)
-            connection.execute(update(RECORDS).where(RECORDS.c.idx.in_(indices)).values(**blank))
-            bodies = update(BODIES).where(BODIES.c.idx.in_(indices), BODIES.c.erased_by.is_(None))
-            connection.execute(bodies.values(salt=None, record=None, erased_by=erased_by))
+            connection.execute(update(RECORDS).where(RECORDS.c.idx.in_([row.idx for row in found])).values(**blank))
+            bodies = update(BODIES).where(BODIES.c.idx == bindparam("at"))
+            values = bodies.values(salt=None, record=None, erased_by=erased_by, commitment=bindparam("left"))
+            rows = [{"at": row.idx, "left": entry_of(row.salt, row.record)[1:]} for row in found]
+            connection.execute(values, rows)
+
+    def keys(self) -> Keys:
+        """The log's keys so far, each with the sizes that it may sign."""
+        with self.reading() as connection:
+            return Keys.across(self.verifier, hand_overs(connection))
 
     def frontier(self) -> merkle.Frontier:
         """The tree as it is durable now."""
@@ -257,7 +289,7 @@ class _Batch:
         self._salts = salts
         self.leaves: list[bytes] = []
         self.records: list[tuple[Any, ...]] = []
-        self.bodies: list[tuple[int, bytes, bytes, None]] = []
+        self.bodies: list[tuple[int, bytes, bytes, None, None]] = []
 
     def add(self, record_id: str, record: bytes, parsed: AccessRecord | None) -> Appended:
         """Adds one record's rows, or says why not."""
@@ -278,7 +310,7 @@ class _Batch:
         self._known[record_id] = index, leaf, salt, record
         self.leaves.append(leaf)
         self.records.append((index, record_id, leaf, *columns))
-        self.bodies.append((index, salt, record, None))
+        self.bodies.append((index, salt, record, None, None))
         return Appended(Outcome.RECORDED, record_id, index, leaf)
 
 
@@ -288,7 +320,7 @@ def leaf_of(salt: bytes, record: bytes) -> bytes:
 
 
 def _size(connection: Connection) -> int:
-    ((last,),) = _rows(connection, _SIZE)
+    ((last,),) = rows(connection, _SIZE)
     return 0 if last is None else int(last) + 1
 
 
@@ -317,13 +349,13 @@ def _nodes(connection: Connection, wanted: Sequence[merkle.Node]) -> Mapping[mer
 def _known(connection: Connection, ids: Sequence[str]) -> Known:
     """Which of these records the log holds already."""
     if connection.dialect.name == "sqlite":
-        rows = _rows(connection, _KNOWN_SQLITE, (json.dumps(ids),))
+        found = rows(connection, _KNOWN_SQLITE, (json.dumps(ids),))
     else:
-        rows = _rows(connection, _KNOWN_POSTGRESQL, (list(ids),))
-    return {row[0]: (row[1], row[2], row[3], row[4]) for row in rows}
+        found = rows(connection, _KNOWN_POSTGRESQL, (list(ids),))
+    return {row[0]: (row[1], row[2], row[3], row[4]) for row in found}
 
 
-def _rows(connection: Connection, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def rows(connection: Connection, sql: str, values: tuple[Any, ...] = ()) -> list[Row]:
     """The rows of one statement, its values marked `?`."""
     cursor = _run(connection, sql, values)
     try:

@@ -2,6 +2,10 @@
 
 Every hash is 32 bytes of SHA-256. A proof is a tuple of hashes, in the order of RFC 6962 2.1.1 and 2.1.2. A node is
 (level, index): the root of the complete subtree over leaves [index << level, (index + 1) << level).
+
+Six of them are for outside test vectors too: leaf_hash(entry), root_hash(entries), inclusion_proof(index, entries),
+consistency_proof(first, entries) give bytes or raise ValueError; verify_inclusion(index, size, leaf, proof, root) and
+verify_consistency(first, second, first_root, second_root, proof) give True or False whatever the proof holds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -155,7 +159,7 @@ def consistency_proof(first: int, entries: Sequence[bytes]) -> tuple[bytes, ...]
 
 def verify_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes], root: bytes) -> bool:
     """Whether the proof shows leaf hash `leaf` at `index` of the tree of `size` with hash `root` (RFC 9162 2.1.3.2)."""
-    if not 0 <= index < size or any(len(value) != HASH_SIZE for value in (leaf, root, *proof)):
+    if not 0 <= index < size or not _are_hashes(leaf, root, *proof):
         return False
     position, last, value = index, size - 1, leaf
     for sibling in proof:
@@ -174,12 +178,14 @@ def verify_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes],
 def verify_consistency(first: int, second: int, first_root: bytes, second_root: bytes, proof: Sequence[bytes]) -> bool:
     """Whether the proof shows that the tree (`second`, `second_root`) extends (`first`, `first_root`).
 
-    RFC 9162 2.1.4.2. Of an empty first tree nothing can be shown: False.
+    RFC 9162 2.1.4.2. Of an empty first tree nothing can be shown, not even to another empty one: False.
     """
-    if not 1 <= first <= second or any(len(value) != HASH_SIZE for value in (first_root, second_root, *proof)):
+    if not 1 <= first <= second:
         return False
     if first == second:
         return not proof and first_root == second_root
+    if not _are_hashes(first_root, second_root, *proof):
+        return False
     steps = list(proof) if first & (first - 1) else [first_root, *proof]
     if not proof or not steps:
         return False
@@ -198,3 +204,7 @@ def verify_consistency(first: int, second: int, first_root: bytes, second_root: 
             new = node_hash(new, sibling)
         position, last = position >> 1, last >> 1
     return last == 0 and old == first_root and new == second_root
+
+
+def _are_hashes(*values: object) -> bool:
+    return all(isinstance(value, bytes) and len(value) == HASH_SIZE for value in values)

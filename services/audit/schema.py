@@ -2,7 +2,7 @@
 
 access_records is what must last (index, id, leaf hash) with the filter columns; access_bodies holds what the leaf
 commits to. The one update allowed is an erasure: body, salt and columns to NULL, citing the log index of the record
-that states it.
+that states it and leaving the commitment, SHA-256(salt ‖ record), which the log's entry still holds.
 """
 
 from sqlalchemy import (
@@ -10,11 +10,13 @@ from sqlalchemy import (
     Boolean,
     Column,
     Connection,
+    Index,
     LargeBinary,
     MetaData,
     SmallInteger,
     Table,
     Text,
+    inspect,
     text,
 )
 
@@ -51,6 +53,7 @@ BODIES = Table(
     Column("salt", LargeBinary),
     Column("record", LargeBinary),
     Column("erased_by", BigInteger),
+    Column("commitment", LargeBinary),
 )
 
 # Inner nodes of complete subtrees, level 1 and up; level 0 is access_records.leaf_hash.
@@ -71,21 +74,59 @@ CHECKPOINTS = Table(
     Column("note", Text, nullable=False),
 )
 
+# Each opening for writing takes the next epoch; only the newest may append (fencing).
+SEQUENCERS = Table(
+    "sequencers",
+    METADATA,
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("instance", Text, nullable=False),
+)
+
+# The log's keys in order; `hand_over` is the note by which the previous key names this one, "" for the first.
+KEYS = Table(
+    "log_keys",
+    METADATA,
+    Column("place", SmallInteger, primary_key=True, autoincrement=False),
+    Column("from_size", BigInteger, nullable=False),
+    Column("verifier_key", Text, nullable=False),
+    Column("hand_over", Text, nullable=False),
+)
+
+# A witness's signature line on the checkpoint of a size; a size and a time a round, not an append.
+COSIGNATURES = Table(
+    "cosignatures",
+    METADATA,
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    Column("verifier_key", Text, primary_key=True),
+    Column("line", Text, nullable=False),
+    Index("cosignatures_of", "verifier_key", "size"),
+    sqlite_with_rowid=False,
+)
+
 _FROZEN = {
     "access_records": " AND ".join(
         ["NEW.idx = OLD.idx", "NEW.record_id = OLD.record_id", "NEW.leaf_hash = OLD.leaf_hash"]
         + [f"NEW.{name} IS NULL" for name in COLUMNS]
     ),
     "access_bodies": "NEW.idx = OLD.idx AND OLD.erased_by IS NULL AND NEW.erased_by IS NOT NULL"
-    " AND NEW.salt IS NULL AND NEW.record IS NULL",
+    " AND NEW.salt IS NULL AND NEW.record IS NULL AND length(NEW.commitment) = 32",
     "tree_nodes": "",
     "checkpoints": "",
+    "sequencers": "",
+    "log_keys": "",
+    "cosignatures": "",
 }
 
 
 def create_schema(connection: Connection) -> None:
-    """Creates what is missing; the caller holds the write lock."""
+    """Creates what is missing, and what a log of an earlier version lacks; the caller holds the write lock."""
     METADATA.create_all(connection)
+    for table in METADATA.sorted_tables:
+        present = {column["name"] for column in inspect(connection).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in present:
+                kind = column.type.compile(connection.dialect)
+                connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"))
     statements = _sqlite_triggers() if connection.dialect.name == "sqlite" else _postgresql_triggers()
     for statement in statements:
         connection.execute(text(statement))
@@ -96,8 +137,10 @@ def _sqlite_triggers() -> list[str]:
     statements = []
     for table, allowed in _FROZEN.items():
         unless = f"WHEN NOT ({allowed}) " if allowed else ""
+        # The one that an earlier version made would allow what this one does not.
         statements += [
-            f"CREATE TRIGGER IF NOT EXISTS {table}_update BEFORE UPDATE ON {table} {unless}{refuse}",
+            f"DROP TRIGGER IF EXISTS {table}_update",
+            f"CREATE TRIGGER {table}_update BEFORE UPDATE ON {table} {unless}{refuse}",
             f"CREATE TRIGGER IF NOT EXISTS {table}_delete BEFORE DELETE ON {table} {refuse}",
         ]
     return statements

@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator, Sequence
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from planier.audit.v1.audit_pb2 import (
+    AddCosignaturesRequest,
+    AddCosignaturesResponse,
     GetCheckpointRequest,
     GetCheckpointResponse,
     GetConsistencyProofRequest,
@@ -13,11 +15,12 @@ from planier.audit.v1.audit_pb2 import (
     GetInclusionProofRequest,
     GetInclusionProofResponse,
     LogFault,
+    ProveAccessRequest,
+    ProveAccessResponse,
     RecordOutcome,
     RecordRequest,
     RecordResponse,
     RecordResult,
-    ReplayEntry,
     ReplayRequest,
     ReplayResponse,
     SequenceHole,
@@ -25,22 +28,29 @@ from planier.audit.v1.audit_pb2 import (
     StreamRecordsResponse,
     VerifyLogRequest,
     VerifyLogResponse,
+    WitnessStanding,
 )
 
+from services.audit.cosigning import Cosigning
 from services.audit.entry import is_of_service
 from services.audit.log import AccessLog, Appended, Outcome
+from services.audit.note import NoteError
+from services.audit.proving import Hides, find, is_of_another_party, is_witnessed, prove
+from services.audit.publication import Publication
+from services.audit.reading import LogReader
 from services.audit.receipt import ReceiptSigner
-from services.audit.replay import Span, described, in_messages, read_page
+from services.audit.replay import described
 from services.audit.verify import VerifyReport, verify_log
+from services.audit.witnesses import PartyWitness
 from services.audit.writer import LogWriter
 from services.kernel.errors import invalid, not_found
 from services.kernel.rpc.call import Call
 from services.kernel.store.base import Position
 
-# A message of replay, without its envelope.
-MAX_ENTRIES_BYTES = 256 * 1024 - 64
 # Above this, receipts are signed off the event loop (20 µs each).
 _SIGN_HERE = 8
+# How long a proof waits for the witnesses before it goes without them.
+WITNESSED_WITHIN = 2.0
 _OUTCOMES = {
     Outcome.RECORDED: RecordOutcome.RECORD_OUTCOME_RECORDED,
     Outcome.CONFLICT: RecordOutcome.RECORD_OUTCOME_CONFLICT,
@@ -53,11 +63,27 @@ _log = logging.getLogger(__name__)
 class AuditServicer:
     """The RPCs of planier.audit.v1.AuditService, over one log."""
 
-    def __init__(self, log: AccessLog, writer: LogWriter, signer: ReceiptSigner, public_key: Ed25519PublicKey) -> None:
+    def __init__(
+        self,
+        log: AccessLog,
+        writer: LogWriter,
+        signer: ReceiptSigner,
+        public_key: Ed25519PublicKey,
+        reader: LogReader,
+        *,
+        witnesses: Sequence[PartyWitness] = (),
+        cosigning: Cosigning | None = None,
+        hides: Hides = is_of_another_party,
+    ) -> None:
         self._log = log
+        self._reader = reader
         self._writer = writer
         self._signer = signer
         self._public_key = public_key
+        self._witnesses = witnesses
+        self._publication = Publication(log, [witness.cosigner for witness in witnesses])
+        self._cosigning = cosigning
+        self._hides = hides
 
     async def Record(self, request: RecordRequest, call: Call) -> RecordResponse:
         """Each record's receipt or refusal, in order; concurrent requests share one durable write.
@@ -84,26 +110,11 @@ class AuditServicer:
 
     async def Replay(self, request: ReplayRequest, call: Call) -> AsyncGenerator[ReplayResponse, None]:
         """The records that pass the filter, in order, of the tree as it was before this look's own record."""
-        # The guard takes the first message before it records the opening, so this size cannot count it.
-        size, root = await asyncio.to_thread(self._state)
-        first, limit = min(request.from_index, size), min(request.limit, size)
-        call.data_position = Position(self._log.origin, size, root)
-        call.data.count = min(size - first, limit or size)
         described(request.filter, call.data)
+        size, pages = await self._reader.open(call, request.filter, request.from_index, request.limit)
         yield ReplayResponse(tree_size=size)
-        sent, wanted = 0, request.filter
-        while first < size and (not limit or sent < limit):
-            span = Span(first, size, limit - sent if limit else 0)
-            entries = await asyncio.to_thread(self._page, request, span)
-            if not entries:
-                break
-            for run in in_messages(entries, MAX_ENTRIES_BYTES):
-                sent += len(run)
-                call.data.count = sent
-                yield ReplayResponse(entries=run, tree_size=size)
-            first = entries[-1].index + 1
-            if wanted.record_id:
-                break
+        async for entries in pages:
+            yield ReplayResponse(entries=entries, tree_size=size)
 
     async def VerifyLog(self, request: VerifyLogRequest, call: Call) -> VerifyLogResponse:  # noqa: ARG002 -- the server calls it so
         """Everything recomputed from the stored bytes, up to the present size."""
@@ -121,13 +132,35 @@ class AuditServicer:
         )
 
     async def GetCheckpoint(self, request: GetCheckpointRequest, _: Call) -> GetCheckpointResponse:  # noqa: ARG002 -- the server calls it so
-        """The newest signed head."""
-        head = await asyncio.to_thread(self._log.head)
-        return GetCheckpointResponse(
-            checkpoint=head.note,
-            tree_size=head.checkpoint.size,
-            root_hash=head.checkpoint.root,
-            verifier_key=self._log.verifier.text(),
+        """The newest signed head, what it lacks of cosignatures, and the newest that lacks none."""
+        return await asyncio.to_thread(self._checkpoint)
+
+    async def AddCosignatures(self, request: AddCosignaturesRequest, _: Call) -> AddCosignaturesResponse:
+        """Keeps what a witness of this log signed elsewhere."""
+        try:
+            checkpoint, names = await asyncio.to_thread(self._publication.accept, request.checkpoint)
+        except NoteError as error:
+            raise invalid("COSIGNATURE_INVALID", str(error)) from error
+        return AddCosignaturesResponse(tree_size=checkpoint.size, cosigned_by=names)
+
+    async def ProveAccess(self, request: ProveAccessRequest, call: Call) -> ProveAccessResponse:
+        """Proof of one access, under a witnessed head if one comes to cover it within 2 s."""
+        held = await asyncio.to_thread(find, self._publication, request.record_id)
+        call.data.filters["record_id"] = request.record_id
+        if held is None:
+            raise not_found("RECORD_NOT_FOUND", "the log has no record of that id")
+        call.data.count = 1
+        await self._until_witnessed(held.index)
+        masked = held.record is not None and self._hides(held.record, call.granted)
+        found = await asyncio.to_thread(prove, self._publication, held, content=not masked)
+        return ProveAccessResponse(
+            index=held.index,
+            proof=found.proof.text(),
+            leaf_hash=held.leaf_hash,
+            not_cosigned_by=found.missing,
+            hand_overs=await asyncio.to_thread(self._publication.hand_overs),
+            erased=held.record is None,
+            masked=masked,
         )
 
     async def GetInclusionProof(self, request: GetInclusionProofRequest, _: Call) -> GetInclusionProofResponse:
@@ -137,6 +170,47 @@ class AuditServicer:
     async def GetConsistencyProof(self, request: GetConsistencyProofRequest, _: Call) -> GetConsistencyProofResponse:
         """Proof that a tree extends an earlier one."""
         return await asyncio.to_thread(self._consistency, request)
+
+    async def _until_witnessed(self, index: int) -> None:
+        if self._cosigning is None:
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + WITNESSED_WITHIN
+        while True:
+            signed = self._cosigning.signed
+            if await asyncio.to_thread(is_witnessed, self._publication, index):
+                return
+            try:
+                await asyncio.wait_for(signed.wait(), max(0.0, deadline - loop.time()))
+            except TimeoutError:
+                return
+
+    def _checkpoint(self) -> GetCheckpointResponse:
+        published, witnessed = self._publication.newest(), self._publication.witnessed()
+        head = published.head.checkpoint
+        serving = [witness.cosigner for witness in self._witnesses if witness.url]
+        by_file = len(serving) < len(self._witnesses)
+        # Where nobody has a server there is no head that anybody has cosigned before.
+        offered = (self._publication.cosigned_by(serving) if serving else published) if by_file else None
+        return GetCheckpointResponse(
+            checkpoint=published.note,
+            tree_size=head.size,
+            root_hash=head.root,
+            verifier_key=self._log.verifier.text(),
+            not_cosigned_by=published.missing,
+            witnessed_checkpoint=witnessed.note if witnessed is not None else "",
+            witnesses=[self._standing(witness) for witness in self._witnesses],
+            hand_overs=self._publication.hand_overs(),
+            offered_checkpoint=offered.note if offered is not None else "",
+        )
+
+    def _standing(self, witness: PartyWitness) -> WitnessStanding:
+        return WitnessStanding(
+            party=witness.party,
+            verifier_key=witness.cosigner.text(),
+            cosigned_size=self._publication.cosigned_size(witness.cosigner),
+            by_file=not witness.url,
+        )
 
     def _answer(self, results: Sequence[Appended]) -> RecordResponse:
         return RecordResponse(results=[self._result(result) for result in results])
@@ -151,10 +225,6 @@ class AuditServicer:
     def _state(self) -> tuple[int, bytes]:
         frontier = self._log.frontier()
         return frontier.size, frontier.root()
-
-    def _page(self, request: ReplayRequest, span: Span) -> list[ReplayEntry]:
-        with self._log.reading() as connection:
-            return read_page(connection, request.filter, span)
 
     def _verify(self, size: int) -> VerifyReport:
         with self._log.reading() as connection:
@@ -171,6 +241,7 @@ class AuditServicer:
             index = request.index
         if index >= size:
             raise not_found("LEAF_NOT_FOUND", "the tree of that size has no such leaf")
+        self._reader.require(index)
         proof = self._log.inclusion_proof(index, size)
         return GetInclusionProofResponse(index=index, tree_size=size, hashes=proof)
 

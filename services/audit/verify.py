@@ -1,9 +1,12 @@
 """Verification: everything that the log claims, recomputed from its stored bytes.
 
-record + salt → entry → leaf → nodes → root → checkpoint and its signature, and the filter columns from the record. One
-flipped bit in any of them is a fault; what is erased, with the record that says so, is not.
+record + salt → entry → leaf → nodes → root → checkpoint and its signature, by the key that could sign it, and each
+cosignature; and the filter columns from the record. One flipped bit in any of them is a fault; what is erased, with the
+record that says so, is not.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, Row, func, make_url, select
 
 from services.audit import merkle
-from services.audit.checkpoint import NoteError, NoteVerifier, parse_checkpoint, split_note
+from services.audit.cosignature import Cosigner
 from services.audit.database import snapshot
-from services.audit.entry import columns_of, parse_record
+from services.audit.entry import columns_of, entry_of_commitment, parse_record
+from services.audit.hand_over import Keys
 from services.audit.log import leaf_of
-from services.audit.schema import BODIES, CHECKPOINTS, COLUMNS, NODES, RECORDS
+from services.audit.note import NoteError, NoteVerifier
+from services.audit.schema import BODIES, CHECKPOINTS, COLUMNS, COSIGNATURES, KEYS, NODES, RECORDS
 from services.kernel.store.engine import open_engine
 
 # Even, so that a pair of leaves is never cut.
@@ -29,7 +34,8 @@ _LAST = (1 << 63) - 1
 class LogFault:
     """What is wrong, and at which log index (of a node: its first leaf; of a checkpoint: its size).
 
-    RECORD_ALTERED, COLUMN_ALTERED, LEAF_ALTERED, NODE_ALTERED, ROOT_MISMATCH, SIGNATURE_INVALID or ENTRY_MISSING.
+    RECORD_ALTERED, COLUMN_ALTERED, LEAF_ALTERED, NODE_ALTERED, ROOT_MISMATCH, SIGNATURE_INVALID, COSIGNATURE_INVALID,
+    KEY_INVALID, ENTRY_MISSING or ENTRY_REPEATED.
     """
 
     index: int
@@ -67,13 +73,20 @@ def verify_database(url: str, public_key: Ed25519PublicKey) -> VerifyReport:
     Raises:
         FileNotFoundError: the SQLite database does not exist; looking must not make it.
     """
+    with reading(url) as connection:
+        return verify_log(connection, public_key)
+
+
+@contextmanager
+def reading(url: str) -> Iterator[Connection]:
+    """A read transaction over a log's database that nobody serves; FileNotFoundError where there is no such file."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
         raise FileNotFoundError("no such database")
     engine = open_engine(url)
     try:
         with snapshot(engine) as connection:
-            return verify_log(connection, public_key)
+            yield connection
     finally:
         engine.dispose()
 
@@ -95,9 +108,12 @@ class _Verification:
     frontier: merkle.Frontier = merkle.EMPTY
     # Of each instance: least and greatest sequence, how many.
     sequences: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    # None: the log's keys do not hold together, and so no signature does.
+    keys: Keys | None = None
 
     def run(self, size: int | None) -> VerifyReport:
         stop = _stored_size(self.connection) if size is None else size
+        self._keys()
         for head in self._heads(-1, 0):
             self._checkpoint(head)
         for first in range(0, stop, _CHUNK):
@@ -107,6 +123,8 @@ class _Verification:
                 break
         if size is None:
             self._nothing_beyond()
+            self._repetitions()
+            self._cosignatures()
         holes = {name: last - first + 1 - count for name, (first, last, count) in self.sequences.items()}
         return VerifyReport(
             self.frontier.size,
@@ -148,6 +166,8 @@ class _Verification:
         if body.record is None or body.salt is None or body.erased_by is not None:
             self._fault(index, "ENTRY_MISSING")
             return stored
+        if body.commitment is not None:
+            self._fault(index, "COLUMN_ALTERED")
         computed = leaf_of(body.salt, body.record)
         if computed != stored:
             return self._settle(index, stored, computed)
@@ -172,6 +192,8 @@ class _Verification:
             return
         if any(getattr(record, name) is not None for name in COLUMNS):
             self._fault(index, "COLUMN_ALTERED")
+        if body.commitment is None or merkle.leaf_hash(entry_of_commitment(body.commitment)) != record.leaf_hash:
+            self._fault(index, "LEAF_ALTERED")
         self.erased += 1
 
     def _columns(self, index: int, record: Row[Any], content: bytes) -> None:
@@ -212,20 +234,53 @@ class _Verification:
         query = select(CHECKPOINTS).where(CHECKPOINTS.c.size > after, CHECKPOINTS.c.size <= until)
         return list(self.connection.execute(query.order_by(CHECKPOINTS.c.size)))
 
+    def _keys(self) -> None:
+        """The log's keys, each handed over by the one before, of which one is the key that the verifier trusts."""
+        rows = self.connection.execute(select(KEYS).order_by(KEYS.c.place)).all()
+        try:
+            origin = NoteVerifier.parse(rows[0].verifier_key if rows else "").name
+            found = Keys.across(NoteVerifier(origin, self.key), [row.hand_over for row in rows[1:]])
+        except NoteError:
+            self._fault(0, "KEY_INVALID")
+            return
+        named = zip((0, *found.bounds), found.verifiers, strict=True)
+        wanted = [(place, size, verifier.text()) for place, (size, verifier) in enumerate(named)]
+        if [tuple(row[:3]) for row in rows] != wanted or rows[0].hand_over:
+            self._fault(0, "KEY_INVALID")
+        self.keys = found
+
     def _checkpoint(self, head: Row[Any]) -> None:
         self.checkpoints += 1
         root = self.frontier.root()
         try:
-            text, _ = split_note(head.note)
-            claimed = parse_checkpoint(text)
-            NoteVerifier(claimed.origin, self.key).open(head.note)
+            claimed = self.keys.open(head.note) if self.keys is not None else None
         except NoteError:
+            claimed = None
+        if claimed is None:
             self._fault(head.size, "SIGNATURE_INVALID")
             return
         if head.root != root or claimed.root != root or claimed.size != head.size:
             self._fault(head.size, "ROOT_MISMATCH")
             return
         self.signed = head.size
+
+    def _cosignatures(self) -> None:
+        """Each witness's line, by the key that its row names; who is a witness, the auditor knows."""
+        query = select(COSIGNATURES, CHECKPOINTS.c.note).outerjoin(
+            CHECKPOINTS, CHECKPOINTS.c.size == COSIGNATURES.c.size
+        )
+        for row in self.connection.execution_options(yield_per=_CHUNK).execute(query):
+            try:
+                Cosigner.parse(row.verifier_key).open((row.note or "") + row.line)
+            except NoteError:
+                self._fault(row.size, "COSIGNATURE_INVALID")
+
+    def _repetitions(self) -> None:
+        """No two leaves are equal: each has a salt of its own."""
+        leaf = RECORDS.c.leaf_hash
+        query = select(func.max(RECORDS.c.idx)).group_by(leaf).having(func.count() > 1).limit(MAX_FAULTS)
+        for index in self.connection.execute(query).scalars():
+            self._fault(index, "ENTRY_REPEATED")
 
     def _nothing_beyond(self) -> None:
         size = self.frontier.size

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -11,6 +11,7 @@ from planier.common.v1.release_pb2 import Receipt
 
 from services.audit.log import AccessLog, Appended, Outcome
 from services.audit.receipt import ReceiptSigner
+from services.audit.sequencer import LogFenced
 from services.kernel.batching import Batcher
 from services.kernel.errors import Problem, unavailable
 
@@ -22,10 +23,14 @@ _log = logging.getLogger(__name__)
 
 
 class LogWriter:
-    """Group commit: requests that arrive while a write is under way share the next one, in one thread."""
+    """Group commit: requests that arrive while a write is under way share the next one, in one thread.
 
-    def __init__(self, log: AccessLog) -> None:
+    `fenced` is called once another process has taken the log over: this one will never write again.
+    """
+
+    def __init__(self, log: AccessLog, fenced: Callable[[], None] = lambda: None) -> None:
         self._log = log
+        self._fenced = fenced
         self._thread = ThreadPoolExecutor(1, "access-log")
         self._batcher: Batcher[Items, list[Appended]] = Batcher(self._send, max_items=MAX_REQUESTS)
 
@@ -46,6 +51,10 @@ class LogWriter:
         together = [item for items in requests for item in items]
         try:
             results = await asyncio.get_running_loop().run_in_executor(self._thread, self._log.append, together)
+        except LogFenced:
+            _log.critical("another process has taken the access log over: this one records nothing any more")
+            self._fenced()
+            raise unavailable("RECORD_UNAVAILABLE", "another process keeps the access log now") from None
         except self._log.failures as error:
             # The driver's words may hold a record's values: only the kind of failure is logged.
             _log.error("the access log could not be written", extra={"error": type(error).__name__})

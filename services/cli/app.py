@@ -33,8 +33,11 @@ COMMANDS = (
     "engagement",
     "access",
     "audit",
+    "proofs",
     "demo",
 )
+# What the groups with many commands take from elsewhere.
+PARTS = ("audit_replay", "audit_proof", "audit_governance", "audit_report")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 PurposeOption = Annotated[str, typer.Option(help="Why, in the words of art6.purpose: SITUATION, CROSSING, TENSION.")]
@@ -66,7 +69,7 @@ def _traceparent() -> str:
 
 def main() -> None:
     """The console script: exits with 1 where the system refuses, with 2 where the command is not understood."""
-    for command in COMMANDS:
+    for command in (*COMMANDS, *PARTS):
         import_module(f"services.cli.{command}")
     as_json = "--json" in sys.argv
     try:

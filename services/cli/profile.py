@@ -25,6 +25,8 @@ class Profile:
     log_key: Path
     territory: Path
     annex: Path
+    # Where the access log's tiles are served, "https://host:port"; "" where they are not.
+    tiles: str = ""
 
     @classmethod
     def load(cls) -> "Profile":
@@ -49,6 +51,7 @@ class Profile:
             log_key=Path(content["log_key"]),
             territory=Path(content["territory"]),
             annex=Path(content["annex"]),
+            tiles=content.get("tiles", ""),
         )
 
     @property

@@ -23,6 +23,7 @@ from services.ingest.domain import Refusal, fact_id_of
 from services.ingest.place import flaw, inside, mend, reduce, reduced
 from services.ingest.plain import PlainFacts
 from services.ingest.titles import compose, compose_at
+from services.ingest.wire import tag, varint
 from services.kernel.instants import is_instant
 from services.kernel.registry import CONVENTION, Choice, Kind, Registry, Source
 from services.kernel.screening import find_personal_data
@@ -32,6 +33,7 @@ NATURE: Final = "art3.nature"
 ANONYMISED: Final = "art3.anonymised"
 DOCUMENTS: Final = "art2.documents"
 SECURE_ENTRY: Final = "art4.secure_entry"
+_TITLE: Final = tag(Fact, "title")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,15 @@ class Authority:
 
 
 class Admitted(NamedTuple):
-    """A fact fit for storage. `body` is what a retry is compared with: the declaration, its place reduced."""
+    """A fact fit for storage. `body` is what a retry is compared with: the declaration, its place reduced.
+
+    `said` is the fact as it is stored: serialised once, its title perhaps last.
+    """
 
     fact_id: str
     fact: Fact
     body: bytes
+    said: bytes
 
 
 class Admission:
@@ -115,10 +121,13 @@ class Admission:
         point = fact.geometry.point
         longitude, latitude = reduced(point.longitude, point.latitude, kind.precision)
         point.longitude, point.latitude = longitude, latitude
-        body = fact.SerializeToString(deterministic=True)
+        body = said = fact.SerializeToString(deterministic=True)
         if not fact.title:
-            fact.title = compose_at(kind, longitude, latitude, self._territory)
-        return Admitted(fact_id_of(source.name, fact.source_id), fact, body)
+            fact.title = title = compose_at(kind, longitude, latitude, self._territory)
+            # Fields may follow one another in any order (https://protobuf.dev/programming-guides/encoding).
+            text = title.encode()
+            said = b"".join((body, _TITLE, varint(len(text)), text))
+        return Admitted(fact_id_of(source.name, fact.source_id), fact, body, said)
 
     def _place(self, fact: Fact, kind: Kind) -> Refusal | None:
         geometry = fact.geometry
@@ -137,7 +146,7 @@ class Admission:
         mend(fact.geometry, kind.precision)
         if not fact.title:
             fact.title = compose(kind, fact.geometry, self._territory)
-        return Admitted(fact_id_of(fact.source, fact.source_id), fact, body)
+        return Admitted(fact_id_of(fact.source, fact.source_id), fact, body, fact.SerializeToString())
 
 
 def _instrument(fact: Fact, source: Source) -> Refusal | None:

@@ -16,6 +16,7 @@ from planier.ingest.v1.events_pb2 import (
 from services.ingest.admission import Admitted
 from services.ingest.domain import SALT_SIZE, Action, Command, digest_of
 from services.ingest.ledger import Erasure
+from services.ingest.wire import tag, varint
 from services.kernel.clock import Ids
 from services.kernel.store.base import NewEvent
 
@@ -40,41 +41,21 @@ def declaring(facts: Sequence[Admitted], party: str, record_id: str, ids: Ids) -
     salts = os.urandom(SALT_SIZE * len(facts))
     # What is the same in every event of the call is serialised once, and no fact is copied into a message: bytes that
     # follow one another are read as one (https://protobuf.dev/programming-guides/encoding, "Last One Wins").
-    shared = FactDeclared(party=party, record_id=record_id).SerializeToString()
+    shared = FactDeclared(party=party, record_id=record_id).SerializeToString() + _SALT
     orders = []
-    for index, (fact_id, fact, body) in enumerate(facts):
+    for index, (fact_id, fact, body, said) in enumerate(facts):
         salt = salts[index * SALT_SIZE : (index + 1) * SALT_SIZE]
         digest = digest_of(salt, body)
-        said = fact.SerializeToString()
-        payload = b"".join(
-            (_FACT_ID, fact_id.encode(), _FACT, _varint(len(said)), said, shared, _SALT, salt, _DIGEST, digest)
-        )
+        payload = b"".join((_FACT_ID, fact_id.encode(), _FACT, varint(len(said)), said, shared, salt, _DIGEST, digest))
         event = NewEvent(_DECLARED, payload, ids.new())
         orders.append(Order(Command(Action.DECLARE, fact_id, fact.revision, party, body, salt), digest, event))
     return orders
 
 
-def _tag(name: str, size: int | None = None) -> bytes:
-    """Tag of a length-delimited field of FactDeclared, and its length where that never changes."""
-    tag = bytes([FactDeclared.DESCRIPTOR.fields_by_name[name].number << 3 | 2])
-    return tag if size is None else tag + bytes([size])
-
-
-def _varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; all but the last byte have their highest bit set."""
-    written = bytearray()
-    while value >= _MORE:
-        written.append(value % _MORE | _MORE)
-        value //= _MORE
-    written.append(value)
-    return bytes(written)
-
-
-_MORE: Final = 0x80
-_FACT_ID: Final = _tag("fact_id", 32)
-_FACT: Final = _tag("fact")
-_SALT: Final = _tag("body_salt", SALT_SIZE)
-_DIGEST: Final = _tag("body_digest", 32)
+_FACT_ID: Final = tag(FactDeclared, "fact_id") + varint(32)
+_FACT: Final = tag(FactDeclared, "fact")
+_SALT: Final = tag(FactDeclared, "body_salt") + varint(SALT_SIZE)
+_DIGEST: Final = tag(FactDeclared, "body_digest") + varint(32)
 
 
 def amending(admitted: Admitted, party: str, record_id: str, ids: Ids) -> Order:

@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from planier.audit.v1.record_pb2 import DataReference
 from planier.common.v1.event_pb2 import ReadEventsRequest, ReadEventsResponse
@@ -36,7 +36,7 @@ from planier.ingest.v1.ingest_pb2 import (
 
 from services.ingest.admission import SECURE_ENTRY, Admission, Admitted, Authority
 from services.ingest.domain import Refusal, fact_id_of
-from services.ingest.engine import Answer, Engine
+from services.ingest.engine import Answer, Engine, Kept
 from services.ingest.entry import measure_entry
 from services.ingest.ledger import Erasure
 from services.ingest.orders import Order, amending, cancelling, declaring, erasing
@@ -82,11 +82,15 @@ class IngestService:
 
     async def DeclareFacts(self, request: DeclareFactsRequest, call: Call) -> DeclareFactsResponse:
         """A verdict for each fact, in order, all durable."""
-        return await self._declare(request, call, patient=False)
+        response = DeclareFactsResponse()
+        await self._declare(request, call, response, patient=False)
+        return response
 
     async def StreamFacts(self, request: StreamFactsRequest, call: Call) -> StreamFactsResponse:
         """One batch of a stream; waits for room, so that the stream's flow control reaches the client."""
-        return StreamFactsResponse(batch=await self._declare(request.batch, call, patient=True))
+        response = StreamFactsResponse()
+        await self._declare(request.batch, call, response.batch, patient=True)
+        return response
 
     async def AmendFact(self, request: AmendFactRequest, call: Call) -> AmendFactResponse:
         """The verdict on the next revision of a fact."""
@@ -173,7 +177,10 @@ class IngestService:
         """References for the access record."""
         self._describe_key(request.key, call.data)
 
-    async def _declare(self, request: DeclareFactsRequest, call: Call, *, patient: bool) -> DeclareFactsResponse:
+    async def _declare(
+        self, request: DeclareFactsRequest, call: Call, response: DeclareFactsResponse, *, patient: bool
+    ) -> None:
+        """Fills in a verdict for each fact, where it is: messages given to another are copied."""
         authority, grant = self._authority(call), call.granted
         facts = request.facts
         admissions: list[Admitted | Refusal] = []
@@ -188,15 +195,16 @@ class IngestService:
         applied = await self._engine.apply(orders, patient=patient, traceparent=call.invocation.traceparent)
         if self._telemetry.is_on:
             measure_entry(self._telemetry, grant.party, admitted, applied)
-        answers = iter(applied)
-        return DeclareFactsResponse(
-            verdicts=[
-                _refused(fact, item)
-                if isinstance(item, Refusal)
-                else _verdict(fact.source_id, fact.revision, item.fact_id, next(answers))
-                for fact, item in zip(facts, admissions, strict=True)
-            ]
-        )
+        answers, verdicts = iter(applied), response.verdicts
+        for fact, item in zip(facts, admissions, strict=True):
+            if isinstance(item, Refusal):
+                verdicts.append(_refused(fact, item))
+                continue
+            answer = next(answers)
+            if isinstance(answer, Refusal):
+                verdicts.append(_verdict(fact.source_id, fact.revision, item.fact_id, answer))
+            else:
+                verdicts.add(**_kept(fact.source_id, item.fact_id, answer))
 
     def _authority(self, call: Call) -> Authority:
         if not self._annex_signed:
@@ -246,10 +254,14 @@ def _verdict(source_id: str, revision: int, fact_id: str, answer: Answer) -> Ver
             violations=[FieldViolation(field=f, rule=r, description=d) for f, r, d in answer.violations],
             clause=answer.clause,
         )
-    return Verdict(
-        source_id=source_id,
-        revision=answer.revision.number,
-        outcome=OUTCOME_DUPLICATE if answer.duplicate else OUTCOME_ACCEPTED,
-        fact_id=fact_id,
-        position=answer.revision.position,
-    )
+    return Verdict(**_kept(source_id, fact_id, answer))
+
+
+def _kept(source_id: str, fact_id: str, answer: Kept) -> dict[str, Any]:
+    return {
+        "source_id": source_id,
+        "revision": answer.revision.number,
+        "outcome": OUTCOME_DUPLICATE if answer.duplicate else OUTCOME_ACCEPTED,
+        "fact_id": fact_id,
+        "position": answer.revision.position,
+    }

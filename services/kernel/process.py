@@ -56,8 +56,13 @@ def main(settings_type: type[Settings], build: Build[Settings]) -> None:
     logs.configure(settings)
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER, 20, 20)
+    ending_with_words(lambda: uvloop.run(_run(settings, build)))
+
+
+def ending_with_words(life: Callable[[], None]) -> None:
+    """Runs a process's life; where it fails, one line says why, and the status whether starting again may help."""
     try:
-        uvloop.run(_run(settings, build))
+        life()
     except Exception as error:  # noqa: BLE001 -- whatever it is, whoever started the process reads why it ended
         _give_up(error)
 

@@ -73,11 +73,20 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "planier.relay.lag": Metric(
             "gauge", "s", "Age of the oldest event that is not on the bus; 0 when all are.", ("stream",)
         ),
+        "planier.audit.corrupt": Metric(
+            "gauge", "{part}", "Parts of the access log that are altered and not read.", ()
+        ),
+        "planier.audit.holes": Metric(
+            "gauge", "{number}", "Numbers of access records that are overdue: used, and in no record.", ()
+        ),
         "planier.engagement.overdue": Metric(
             "gauge", "{engagement}", "Ended engagements whose certificate of destruction is late.", ()
         ),
         "planier.projection.lag": Metric(
             "histogram", "s", "From an event's recording to its being in the read model.", ("projection",), _LAGS
+        ),
+        "planier.witness.lag": Metric(
+            "gauge", "s", "How long a head of the access log has been without a witness's cosignature.", ("party",)
         ),
     }
 )

@@ -8,8 +8,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("access", "audit", "ingest", "analytics")
 CLIENTS = ("cortege", "city-importer", "workstation")
+# Of each witness of the access log, the party that runs it.
+WITNESSES = {"city-witness": "CITY", "prefecture-witness": "PREFECTURE"}
+CERTIFIED = ("broker", *SERVICES, *WITNESSES, *CLIENTS)
 # Order of the ports above the base.
-PORTS = ("broker", "issuer", *SERVICES)
+PORTS = ("broker", "issuer", *SERVICES, "tiles", *WITNESSES)
 CLIENT_ID = "planier"
 
 
@@ -38,6 +41,16 @@ class Layout:
     def keys(self) -> Path:
         """Signing keys: tokens, the log, the two parties."""
         return self.home / "keys"
+
+    @property
+    def witnesses(self) -> Path:
+        """The witnesses that the access log asks, as the parties agreed on them."""
+        return self.home / "witnesses.json"
+
+    @property
+    def logs_file(self) -> Path:
+        """The logs that the witnesses know."""
+        return self.home / "witnessed-logs"
 
     @property
     def logs(self) -> Path:
@@ -77,6 +90,8 @@ class Layout:
             "client_id": CLIENT_ID,
             "certificates": str(self.pki),
             "log_key": str(self.keys / "log.pub"),
+            "tiles": f"https://{self.address('tiles')}",
+            "witnesses": str(self.witnesses),
             "territory": str(self.territory),
             "annex": str(self.annex),
         }

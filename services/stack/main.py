@@ -23,7 +23,7 @@ from services.cli.profile import Profile
 from services.stack import founding, plan
 from services.stack.certificates import issue
 from services.stack.keys import create_keys
-from services.stack.layout import CLIENTS, ROOT, SERVICES, Layout
+from services.stack.layout import CERTIFIED, ROOT, SERVICES, WITNESSES, Layout
 from services.stack.supervisor import Died, Process, Supervisor
 
 PORT_BASE = 7400
@@ -80,11 +80,12 @@ def main(arguments: list[str] | None = None) -> int:
 def start(layout: Layout, supervisor: Supervisor, stop: threading.Event, extra: Mapping[str, str]) -> None:
     """Prepares the installation and starts every process, each once those it needs serve; `extra` settings for all."""
     layout.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    issue(layout.pki, ("broker", *SERVICES, *CLIENTS))
+    issue(layout.pki, CERTIFIED)
     create_keys(layout.keys)
     layout.write_profile()
     (layout.home / "supervisor").write_text(str(os.getpid()))
-    _start(supervisor, [plan.broker(layout), plan.issuer(layout)], stop)
+    witnesses = [plan.witness(layout, name, extra) for name in WITNESSES]
+    _start(supervisor, [plan.broker(layout), plan.issuer(layout), *witnesses], stop)
     _start(supervisor, [plan.service(layout, name, extra) for name in ("audit", "access")], stop)
     if not stop.is_set() and asyncio.run(founding.found(layout)):
         asyncio.run(founding.clear(layout))

@@ -14,8 +14,10 @@ from services.cli.profile import Profile
 from services.cli.status import health
 from services.kernel.bus.broker import BrokerSettings, command, write_configuration
 from services.kernel.rpc.tls import TlsFiles
+from services.stack.keys import PSEUDONYM_KEY
 from services.stack.layout import CLIENT_ID, ROOT, Layout
 from services.stack.supervisor import Process
+from services.stack.witnesses import name_of, write_logs, write_witnesses
 
 PEOPLE = ROOT / "deploy" / "local" / "people.yaml"
 
@@ -59,6 +61,28 @@ def service(layout: Layout, name: str, extra: Mapping[str, str] | None = None) -
     return Process(name, (sys.executable, "-m", f"services.{name}"), prefixed, serves=lambda: _serves(name, layout))
 
 
+def witness(layout: Layout, name: str, extra: Mapping[str, str] | None = None) -> Process:
+    """One party's witness of the access log."""
+    folder = layout.home / name
+    folder.mkdir(parents=True, exist_ok=True)
+    write_logs(layout.logs_file, layout.keys)
+    files = _tls(layout, name)
+    environment = {
+        "LISTEN": layout.address(name),
+        "CERTIFICATE_FILE": str(files.certificate),
+        "KEY_FILE": str(files.key),
+        "CA_FILE": str(files.ca),
+        "DATABASE_URL": f"sqlite:///{folder / 'witness.db'}",
+        "WITNESS_NAME": name_of(name),
+        "WITNESS_KEY_FILE": str(layout.keys / f"{name}.pem"),
+        "LOGS_FILE": str(layout.logs_file),
+        **(extra or {}),
+    }
+    prefixed = {f"PLANIER_{key}": value for key, value in environment.items()}
+    command = (sys.executable, "-m", "services.audit.witness")
+    return Process(name, command, prefixed, serves=lambda: _listens(layout.port(name)))
+
+
 def _access(layout: Layout) -> dict[str, str]:
     return {
         "AUDIT_ADDRESS": layout.address("audit"),
@@ -72,7 +96,14 @@ def _access(layout: Layout) -> dict[str, str]:
 
 
 def _audit(layout: Layout) -> dict[str, str]:
-    return {"ACCESS_ADDRESS": layout.address("access"), "LOG_KEY_FILE": str(layout.keys / "log.pem")}
+    write_witnesses(layout.witnesses, layout.keys, lambda name: f"https://{layout.address(name)}")
+    return {
+        "ACCESS_ADDRESS": layout.address("access"),
+        "LOG_KEY_FILE": str(layout.keys / "log.pem"),
+        "PSEUDONYM_KEY_FILE": str(layout.keys / PSEUDONYM_KEY),
+        "TILES_LISTEN": layout.address("tiles"),
+        "WITNESSES_FILE": str(layout.witnesses),
+    }
 
 
 def _ingest(layout: Layout) -> dict[str, str]:

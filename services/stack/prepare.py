@@ -1,4 +1,4 @@
-"""Prepares a folder for a containerised installation: certificates, keys, the broker's configuration.
+"""Prepares a folder for a containerised installation: certificates, keys, what broker and witnesses are given.
 
 Usage: python -m services.stack.prepare FOLDER [--broker-host HOST] [--broker-store FOLDER].
 """
@@ -11,10 +11,14 @@ from services.kernel.bus.broker import BrokerSettings, configuration
 from services.kernel.rpc.tls import TlsFiles
 from services.stack.certificates import issue
 from services.stack.keys import create_keys
-from services.stack.layout import CLIENTS, SERVICES
+from services.stack.layout import CERTIFIED
+from services.stack.witnesses import write_logs, write_witnesses
 
 # The user of deploy/Dockerfile.
 OWNER = 10001
+# Volumes that a service writes to.
+WRITTEN = (Path("/ledger"), Path("/witness"))
+WITNESS_PORT = 7407
 
 
 def main() -> None:
@@ -26,8 +30,10 @@ def main() -> None:
     parser.add_argument("--broker-store", type=Path, required=True)
     options = parser.parse_args()
     folder: Path = options.folder
-    issue(folder / "pki", ("broker", *SERVICES, *CLIENTS))
+    issue(folder / "pki", CERTIFIED)
     create_keys(folder / "keys")
+    write_witnesses(folder / "witnesses.json", folder / "keys", lambda name: f"https://{name}:{WITNESS_PORT}")
+    write_logs(folder / "witnessed-logs", folder / "keys")
     pki = folder / "pki"
     settings = BrokerSettings(
         port=options.broker_port,
@@ -37,7 +43,7 @@ def main() -> None:
     )
     (folder / "broker.json").write_text(configuration(settings))
     if os.geteuid() == 0:
-        for path in (folder, *folder.rglob("*"), Path("/ledger")):
+        for path in (folder, *folder.rglob("*"), *WRITTEN, *WRITTEN[1].glob("*")):
             if path.exists():
                 os.chown(path, OWNER, OWNER)
 

@@ -27,8 +27,9 @@ from sqlalchemy import MetaData, Table, select
 
 from services.analytics.projections import FactProjection
 from services.audit import merkle
-from services.audit.checkpoint import NoteVerifier, parse_checkpoint
+from services.audit.checkpoint import parse_checkpoint
 from services.audit.log import leaf_of
+from services.audit.note import NoteVerifier
 from services.audit.verify import verify_database
 from services.cli import session
 from services.cli.connection import channel

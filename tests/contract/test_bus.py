@@ -158,6 +158,9 @@ async def test_a_reader_told_to_stop_while_it_subscribes_stops(bus: Bus) -> None
     client = await connection.client()
     assert bus.broker.process is not None
     bus.broker.process.send_signal(signal.SIGSTOP)
+    # Between the signal and its effect the broker could still answer.
+    while "T (stopped)" not in Path(f"/proc/{bus.broker.process.pid}/status").read_text():  # noqa: ASYNC110, ASYNC240 -- of the kernel
+        await asyncio.sleep(0.001)
     subscribing = asyncio.create_task(subscribe(connection, INGEST))
     await asyncio.sleep(0.05)
     await client.close()

@@ -5,14 +5,8 @@ from base64 import b64decode
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.audit.checkpoint import (
-    Checkpoint,
-    NoteError,
-    NoteVerifier,
-    parse_checkpoint,
-    sign_note,
-    split_note,
-)
+from services.audit.checkpoint import Checkpoint, parse_checkpoint
+from services.audit.note import NoteError, NoteVerifier, sign_note, split_note
 from tests.fixtures.audit import KEY, ORIGIN
 
 NEUMANN = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"

@@ -1,7 +1,8 @@
 """The new enemy: who is excluded on one replica stays out, whatever another one, by another clock, writes next.
 
 After spicedb's test of that name: allowed is cleared and not suspended, the two written on two replicas of one
-PostgreSQL whose clocks are hours apart. No bus runs here: what decides reads from none, so no partition of one can revive a right.
+PostgreSQL whose clocks are hours apart. No bus runs here: what decides reads from none, so no partition of one can
+revive a right.
 """
 
 import asyncio

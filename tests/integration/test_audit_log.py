@@ -1,10 +1,11 @@
-"""The log on real SQLite and PostgreSQL: order, idempotence, proofs, append-only tables, two writers, a flipped bit."""
+"""The log on real SQLite and PostgreSQL: order, idempotence, proofs, append-only tables, two processes, two keys."""
 
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from planier.audit.v1.audit_pb2 import ReplayFilter
 from planier.audit.v1.record_pb2 import RecordKind
 from planier.common.v1.release_pb2 import Purpose
@@ -12,10 +13,17 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from services.audit import merkle
-from services.audit.checkpoint import parse_checkpoint
-from services.audit.log import AccessLog, LogBroken, Outcome, leaf_of
+from services.audit.checkpoint import Checkpoint, parse_checkpoint
+from services.audit.cosignature import Cosigner, cosign
+from services.audit.folding import fold_database
+from services.audit.hand_over import Keys
+from services.audit.log import AccessLog, Outcome, leaf_of
+from services.audit.note import NoteError, NoteVerifier, sign_note
+from services.audit.publication import Publication
 from services.audit.replay import Span, matches, read_page
-from services.audit.schema import METADATA
+from services.audit.rotate import rotate
+from services.audit.schema import METADATA, SEQUENCERS
+from services.audit.sequencer import LogBroken, LogFenced
 from services.audit.verify import VerifyReport, verify_database
 from tests.fixtures.audit import KEY, ORIGIN, access_record, batch, items, opened, sqlite_url
 
@@ -164,22 +172,136 @@ def test_a_log_whose_tree_is_not_the_signed_one_does_not_open(url: str) -> None:
         pass
 
 
-def test_two_processes_take_turns_and_never_fork(url: str) -> None:
-    with opened(url) as one, opened(url) as two:
+def test_of_two_processes_only_the_last_that_opened_the_log_appends(url: str) -> None:
+    """Whatever both try at the same time: the log does not fork, and nothing that was acknowledged is lost."""
+    with opened(url) as one:
         results: dict[int, list[int]] = {0: [], 1: []}
+        fenced = threading.Event()
 
         def run(log: AccessLog, name: int) -> None:
             for _ in range(25):
-                results[name] += [result.log_index for result in log.append(batch(3))]
+                try:
+                    results[name] += [result.log_index for result in log.append(batch(3))]
+                except LogFenced:
+                    fenced.set()
 
-        threads = [threading.Thread(target=run, args=(log, name)) for name, log in enumerate((one, two))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-        assert sorted(results[0] + results[1]) == list(range(150))
-        assert one.head() == two.head()
+        first = threading.Thread(target=run, args=(one, 0))
+        first.start()
+        with opened(url) as two:
+            second = threading.Thread(target=run, args=(two, 1))
+            second.start()
+            for thread in (first, second):
+                thread.join(60)
+            with pytest.raises(LogFenced):
+                one.append(batch(1))
+            assert len(results[1]) == 75
+            # Nobody was told of a record that the other's place took.
+            assert sorted(results[0] + results[1]) == list(range(two.size()))
+            assert one.head() == two.head()
     assert verified(one).sound
+
+
+def test_a_fenced_process_does_not_take_the_log_back(url: str) -> None:
+    with opened(url) as one:
+        one.append(batch(2))
+        with opened(url) as two:
+            for _ in range(2):
+                with pytest.raises(LogFenced):
+                    one.append(batch(1))
+            two.append(batch(1))
+        assert one.size() == 3
+
+
+def test_a_key_changes_with_continuity(url: str) -> None:
+    """The old key names the new one; who trusts either verifies the whole; the old one signs nothing larger."""
+    new = Ed25519PrivateKey.generate()
+    with opened(url) as log:
+        log.append(batch(5))
+        old_head = log.head()
+    with opened(url) as running:
+        note = rotate(url, ORIGIN, KEY, new)
+        with pytest.raises(LogFenced):
+            running.append(batch(1))
+    with pytest.raises(LogBroken, match="another key"), opened(url):
+        pass
+    log = AccessLog(url, origin=ORIGIN, key=new)
+    log.open()
+    log.append(batch(4))
+    keys = log.keys()
+    new_head = log.head()
+    log.close()
+    for trusted in (KEY, new):
+        known = Keys.across(NoteVerifier(ORIGIN, trusted.public_key()), [note])
+        assert known == keys
+        assert (known.open(old_head.note).size, known.open(new_head.note).size) == (5, 9)
+        report = verify_database(url, trusted.public_key())
+        assert (report.sound, report.tree_size, report.unsigned) == (True, 9, 0)
+    forged = sign_note(Checkpoint(ORIGIN, 9, new_head.checkpoint.root).text(), ORIGIN, KEY)
+    with pytest.raises(NoteError, match="may sign"):
+        keys.open(forged)
+    stranger = verify_database(url, Ed25519PrivateKey.generate().public_key())
+    assert stranger.faults[0].fault == "KEY_INVALID"
+
+
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        ("UPDATE log_keys SET from_size = 4 WHERE place = 1", "KEY_INVALID"),
+        ("UPDATE log_keys SET hand_over = '' WHERE place = 1", "KEY_INVALID"),
+        ("UPDATE log_keys SET verifier_key = 'x' WHERE place = 0", "KEY_INVALID"),
+        ("DELETE FROM log_keys WHERE place = 1", "SIGNATURE_INVALID"),
+    ],
+)
+def test_an_altered_succession_of_keys_is_found(url: str, statement: str, fault: str) -> None:
+    new = Ed25519PrivateKey.generate()
+    with opened(url) as log:
+        log.append(batch(5))
+    rotate(url, ORIGIN, KEY, new)
+    log = AccessLog(url, origin=ORIGIN, key=new)
+    log.open()
+    log.append(batch(1))
+    log.close()
+    tamper(url, statement, {})
+    assert fault in {found.fault for found in verify_database(url, KEY.public_key()).faults}
+
+
+def test_a_log_of_an_earlier_version_opens(tmp_path: Path) -> None:
+    """0.1.0 had no commitments of erased records, no epochs and no keys in its database."""
+    url = sqlite_url(tmp_path)
+    with opened(url) as log:
+        log.append(batch(3))
+    tamper(url, "DELETE FROM checkpoints WHERE size = 0", {})
+    with log.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE access_bodies DROP COLUMN commitment"))
+        for table in ("sequencers", "log_keys", "cosignatures"):
+            connection.execute(text(f"DROP TABLE {table}"))
+    log.engine.dispose()
+    with opened(url) as log:
+        log.append(batch(2))
+        log.erase([0], erased_by=3)
+        assert verified(log).sound
+        log.store_checkpoint()
+        assert fold_database(url, KEY.public_key()).size == 5
+    tamper(url, "DELETE FROM log_keys", {})
+    stranger = AccessLog(url, origin=ORIGIN, key=Ed25519PrivateKey.generate())
+    with pytest.raises(LogBroken):
+        stranger.open()
+
+
+def test_a_repeated_leaf_is_found_and_named(tmp_path: Path) -> None:
+    """Somebody with the log's key records one access twice, under two ids, to hide another."""
+    url = sqlite_url(tmp_path)
+    random = iter([bytes(96), bytes(32)])
+    log = AccessLog(url, origin=ORIGIN, key=KEY, random_bytes=lambda _: next(random))
+    log.open()
+    first = batch(3)
+    log.append(first)
+    known = first[0]
+    tamper(url, "UPDATE access_records SET record_id = 'other' WHERE idx = 0", {})
+    log.append([known])
+    log.close()
+    faults = {(fault.index, fault.fault) for fault in verify_database(url, KEY.public_key()).faults}
+    assert (3, "ENTRY_REPEATED") in faults
 
 
 def test_an_erased_record_is_told_from_a_missing_one(log: AccessLog) -> None:
@@ -234,20 +356,33 @@ def test_one_altered_bit_is_found_and_named(url: str, name: str) -> None:
     faults = verify_database(url, KEY.public_key()).faults
     assert fault in {found.fault for found in faults}
     assert faults[0].index in (0, 3, 5)
+    # The quick check sees what the newest head covers of the records themselves.
+    assert fold_database(url, KEY.public_key()).sound is (fault != "RECORD_ALTERED")
 
 
-@pytest.mark.parametrize(("table", "column"), [(t.name, c.name) for t in METADATA.sorted_tables for c in t.columns])
+# Who opened the log when is for its operators: no proof rests on it.
+PROVABLE = [(t.name, c.name) for t in METADATA.sorted_tables if t is not SEQUENCERS for c in t.columns]
+
+
+@pytest.mark.parametrize(("table", "column"), PROVABLE)
 def test_no_column_can_change_unseen(tmp_path: Path, table: str, column: str) -> None:
     url = sqlite_url(tmp_path)
     with opened(url) as log:
         log.append(batch(5))
+        witness = Ed25519PrivateKey.generate()
+        publication = Publication(log, [Cosigner("w", witness.public_key())])
+        head = log.head()
+        publication.add(head, [(publication.witnesses[0], cosign(head.checkpoint.text(), "w", witness, 1))])
         log.append(batch(6))
-    where = "rowid = 3" if table != "tree_nodes" else "level = 1 AND idx = 4"
+    where = {"tree_nodes": "level = 1 AND idx = 4", "cosignatures": "size = 5", "log_keys": "place = 0"}.get(
+        table, "rowid = 3"
+    )
     with log.engine.connect() as connection:
         value = connection.execute(text(f"SELECT {column} FROM {table} WHERE {where}")).scalar()  # noqa: S608
     log.engine.dispose()
     # An index moves to where no row is; a column that holds nothing comes to hold something.
-    changed = {"idx": 1_000, "size": 7}.get(column, 1 if value is None else flipped(value))
+    elsewhere: dict[str, object] = {"idx": 1_000, "size": 7}
+    changed = elsewhere.get(column, 1 if value is None else flipped(value))
     tamper(url, f"UPDATE {table} SET {column} = :value WHERE {where}", {"value": changed})  # noqa: S608
     assert not verify_database(url, KEY.public_key()).sound
 
@@ -330,6 +465,8 @@ def flipped(value: object) -> object:
             return not value
         case int():
             return value ^ 1
+        case "":
+            return "x"
         case str():
             at = len(value) // 2 if not value.endswith("\n") else len(value) - 20
             return value[:at] + ("B" if value[at] != "B" else "C") + value[at + 1 :]
@@ -341,7 +478,7 @@ def flipped(value: object) -> object:
 def tamper(url: str, statement: str, values: dict[str, object]) -> None:
     """What an administrator of the machine can do: drops the triggers, then changes a row."""
     log = AccessLog(url, origin=ORIGIN, key=KEY)
-    tables = ("access_records", "access_bodies", "tree_nodes", "checkpoints")
+    tables = [table.name for table in METADATA.sorted_tables]
     with log.engine.begin() as connection:
         for table in tables:
             for action in ("update", "delete"):

@@ -9,9 +9,11 @@ from pathlib import Path
 import grpc
 import pytest
 from planier.audit.v1.audit_pb2 import (
+    AddCosignaturesRequest,
     GetCheckpointRequest,
     GetConsistencyProofRequest,
     GetInclusionProofRequest,
+    ProveAccessRequest,
     RecordItem,
     RecordOutcome,
     RecordRequest,
@@ -26,10 +28,12 @@ from planier.common.v1.release_pb2 import PURPOSE_OVERSIGHT, Receipt
 from sqlalchemy import text
 
 from services.audit import merkle
-from services.audit.checkpoint import NoteVerifier, parse_checkpoint
+from services.audit.checkpoint import parse_checkpoint
 from services.audit.log import AccessLog, leaf_of
-from services.audit.service import MAX_ENTRIES_BYTES
-from services.audit.settings import AuditSettings
+from services.audit.note import NoteVerifier
+from services.audit.proof import parse_proof
+from services.audit.reading import MAX_ENTRIES_BYTES
+from services.audit.settings import LOG_ORIGIN, AuditSettings
 from services.audit.verify import verify_database
 from services.audit.wiring import assemble
 from services.audit.writer import LogWriter
@@ -40,7 +44,7 @@ from services.kernel.guard.tokens import TokenIssuer, TokenVerifier
 from services.kernel.keys import create_key_pair, read_private_key
 from services.kernel.rpc.client import open_channel
 from services.kernel.telemetry import Telemetry
-from tests.fixtures.audit import access_record, batch, items, sqlite_url
+from tests.fixtures.audit import access_record, batch, items, no_events, sqlite_url
 from tests.fixtures.guard import PERSON, TOKEN_KEY, Access, consultation, deny
 from tests.fixtures.rpc import certificates
 
@@ -84,7 +88,7 @@ async def running(folder: Path) -> AsyncIterator[Service]:
     )  # fmt: skip
     access = Access([])
     verifier = TokenVerifier({issuer.key_id: TOKEN_KEY.public_key()}, SystemClock())
-    audit = await assemble(settings, Telemetry.off(), access, verifier)
+    audit = await assemble(settings, Telemetry.off(), access, verifier, no_events)
     port = await audit.server.start()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(audit.close)
@@ -247,6 +251,49 @@ async def test_proofs_that_do_not_exist(
     with pytest.raises(Problem) as refused:
         await asked
     assert refused.value.reason == reason
+
+
+async def test_an_access_is_proved_to_who_may_see_it(service: Service) -> None:
+    """The proof verifies from its own bytes and the log's key; of another party's person it proves the leaf alone."""
+    own, other = access_record(1), access_record(2)
+    other.actor.party = "PREFECTURE"
+    receipts = await service.record(own, other)
+    verifier = NoteVerifier(LOG_ORIGIN, read_private_key(service.key).public_key())
+    for record, receipt, masked in ((own, receipts[0], False), (other, receipts[1], True)):
+        request = ProveAccessRequest(consultation=consultation(PURPOSE_OVERSIGHT), record_id=record.record_id)
+        answer = await service.person.ProveAccess(request, timeout=TIMEOUT, metadata=service.metadata)
+        service.require(answer.release.receipt)
+        proof = parse_proof(answer.proof)
+        assert (answer.masked, answer.index, proof.index) == (masked, receipt.index, receipt.index)
+        head = parse_checkpoint(verifier.open(proof.checkpoint))
+        salt, content = proof.extra[:32], proof.extra[32:]
+        assert content == (b"" if masked else record.SerializeToString())
+        leaf = receipt.leaf_hash if masked else leaf_of(salt, content)
+        assert leaf == receipt.leaf_hash == answer.leaf_hash
+        assert merkle.verify_inclusion(proof.index, head.size, leaf, proof.hashes, head.root)
+    unknown = ProveAccessRequest(consultation=consultation(PURPOSE_OVERSIGHT), record_id=access_record().record_id)
+    with pytest.raises(Problem) as refused:
+        await service.person.ProveAccess(unknown, timeout=TIMEOUT, metadata=service.metadata)
+    assert refused.value.reason == "RECORD_NOT_FOUND"
+
+
+async def test_a_service_whose_log_was_taken_over_records_nothing_and_says_so(service: Service) -> None:
+    await service.record(access_record(1))
+    successor = AccessLog(service.url, origin=service.log.origin, key=read_private_key(service.key))
+    successor.open()
+    with pytest.raises(Problem) as refused:
+        await service.record(access_record(2))
+    assert (refused.value.reason, successor.size()) == ("RECORD_UNAVAILABLE", 1)
+    successor.close()
+
+
+async def test_cosignatures_of_nobody_are_refused(service: Service) -> None:
+    await service.record(access_record(1))
+    head = await service.person.GetCheckpoint(GetCheckpointRequest(), timeout=TIMEOUT)
+    for note in ("x", head.checkpoint):
+        with pytest.raises(Problem) as refused:
+            await service.person.AddCosignatures(AddCosignaturesRequest(checkpoint=note), timeout=TIMEOUT)
+        assert refused.value.reason == "COSIGNATURE_INVALID"
 
 
 async def test_nothing_is_recorded_where_the_log_cannot_be_written(service: Service) -> None:

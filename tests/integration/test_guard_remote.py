@@ -301,6 +301,13 @@ async def swapped(request: Message) -> RecordResponse:
     return RecordResponse(results=[*reversed(taken(request).results)])
 
 
+async def another_receipt(request: Message) -> RecordResponse:
+    assert isinstance(request, RecordRequest)
+    response = taken(request)
+    response.results[0].receipt.record_id = response.results[1].record_id
+    return response
+
+
 async def unspecified(request: Message) -> RecordResponse:
     assert isinstance(request, RecordRequest)
     return taken(request, RECORD_OUTCOME_UNSPECIFIED)
@@ -315,6 +322,7 @@ async def fewer(request: Message) -> RecordResponse:
     ("answer", "expected"),
     [
         (no_receipt, ["RECORD_UNAVAILABLE", ""]),
+        (another_receipt, ["RECORD_UNAVAILABLE", ""]),
         (swapped, ["RECORD_UNAVAILABLE"] * 2),
         (unspecified, ["RECORD_UNAVAILABLE"] * 2),
         (fewer, ["RECORD_UNAVAILABLE"] * 2),

@@ -25,7 +25,7 @@ def definition(entries: Sequence[bytes]) -> bytes:
     return sha256(b"\x01" + definition(entries[:middle]) + definition(entries[middle:])).digest()
 
 
-ROOTS = [definition(ENTRIES[:size]) for size in range(65)]
+ROOTS = [definition(ENTRIES[:size]) for size in range(301)]
 LEAVES = [merkle.leaf_hash(entry) for entry in ENTRIES]
 
 
@@ -44,6 +44,49 @@ def test_every_proof_of_every_small_tree(size: int) -> None:
         for other in range(1, size + 1):
             same = ROOTS[other] == ROOTS[first]
             assert same or not merkle.verify_consistency(first, size, ROOTS[other], ROOTS[size], proof)
+
+
+def test_every_proof_of_every_tree_up_to_300() -> None:
+    nodes = merkle.tree_nodes(ENTRIES)
+    for size in range(301):
+        frontier = merkle.Frontier(size, {level: nodes[level, at] for level, at in merkle.complete_nodes((0, size))})
+        assert frontier.root() == ROOTS[size]
+        for index in range(size):
+            proof = merkle.hashes(merkle.inclusion_path(index, size), nodes)
+            assert merkle.verify_inclusion(index, size, LEAVES[index], proof, ROOTS[size])
+            assert not merkle.verify_inclusion(index ^ 1, size, LEAVES[index], proof, ROOTS[size])
+        for first in range(1, size + 1):
+            proof = merkle.hashes(merkle.consistency_path(first, size), nodes)
+            assert merkle.verify_consistency(first, size, ROOTS[first], ROOTS[size], proof)
+            assert first == size or not merkle.verify_consistency(first, size, ROOTS[first - 1], ROOTS[size], proof)
+
+
+LARGE = 40_000
+LARGE_LEAVES = [merkle.leaf_hash(number.to_bytes(4, "big")) for number in range(LARGE)]
+
+
+@pytest.fixture(scope="module")
+def large() -> dict[merkle.Node, bytes]:
+    _, inner = merkle.EMPTY.grow(LARGE_LEAVES)
+    found = {(level, index): value for level, index, value in inner}
+    return found | {(0, index): value for index, value in enumerate(LARGE_LEAVES)}
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_proofs_of_large_trees(large: dict[merkle.Node, bytes], data: st.DataObject) -> None:
+    size = data.draw(st.integers(1, LARGE))
+    index, first = data.draw(st.integers(0, size - 1)), data.draw(st.integers(1, size))
+
+    def root(count: int) -> bytes:
+        return merkle.fold([large[node] for node in merkle.complete_nodes((0, count))])
+
+    path = merkle.hashes(merkle.inclusion_path(index, size), large)
+    assert len(path) <= size.bit_length()
+    assert merkle.verify_inclusion(index, size, LARGE_LEAVES[index], path, root(size))
+    assert not merkle.verify_inclusion(index, size, LARGE_LEAVES[index - 1], path, root(size)) or size == 1
+    grown = merkle.hashes(merkle.consistency_path(first, size), large)
+    assert merkle.verify_consistency(first, size, root(first), root(size), grown)
 
 
 @given(st.lists(st.integers(0, 60), max_size=8))

@@ -10,7 +10,7 @@ from planier.audit.v1.audit_pb2 import ReplayEntry
 from planier.audit.v1.record_pb2 import AccessRecord, RecordKind
 
 from services.cli import app, output
-from services.cli.audit import _cells, _rows
+from services.cli.records import cells, csv_line, rows
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
@@ -38,7 +38,7 @@ def test_without_an_installation_every_command_says_so_in_json(
 
 
 def test_an_erased_record_has_its_line_in_a_replay() -> None:
-    assert _cells({"index": 7, "erased": True}, ZoneInfo("Europe/Paris")) == (7, "", "", "erased", "", "")
+    assert cells({"index": 7, "erased": True}, ZoneInfo("Europe/Paris")) == (7, "", "", "erased", "", "")
 
 
 def test_a_recorded_attempt_is_not_shown_as_refused() -> None:
@@ -48,9 +48,9 @@ def test_a_recorded_attempt_is_not_shown_as_refused() -> None:
     entries = [
         ReplayEntry(index=place, record=item.SerializeToString()) for place, item in enumerate((attempt, refusal))
     ]
-    rows = list(_rows(entries))
-    assert [row["permitted"] for row in rows] == [True, False]
-    assert [_cells(row, ZoneInfo("Europe/Paris"))[-1] for row in rows] == ["", "refused"]
+    found = list(rows(entries))
+    assert [row["permitted"] for row in found] == [True, False]
+    assert [cells(row, ZoneInfo("Europe/Paris"))[-1] for row in found] == ["", "refused"]
 
 
 def test_what_a_table_shows_is_never_taken_for_markup(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,3 +58,7 @@ def test_what_a_table_shows_is_never_taken_for_markup(capsys: pytest.CaptureFixt
     shown = capsys.readouterr().out
     assert "[b]" in shown
     assert "[red]Marché[/blue]" in shown
+
+
+def test_no_cell_of_a_csv_is_a_formula() -> None:
+    assert csv_line(["=1+1", "-2", 3, "a,b", "@x"]) == "'=1+1,'-2,3,\"a,b\",'@x\r\n"

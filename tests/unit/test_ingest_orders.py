@@ -14,7 +14,9 @@ def test_a_declared_fact_is_what_protobuf_writes(length: int) -> None:
     """Whatever its length: those above cross the sizes of a length's own bytes."""
     for fact in (works(title="x" * length), march(), area((5.37, 43.29), (5.38, 43.29), (5.38, 43.30))):
         fact_id = fact_id_of(fact.source, fact.source_id)
-        (order,) = declaring([Admitted(fact_id, fact, b"body")], "CITY", RECORD, CountingIds())
+        (order,) = declaring(
+            [Admitted(fact_id, fact, b"body", fact.SerializeToString())], "CITY", RECORD, CountingIds()
+        )
         salt = order.command.salt
         expected = FactDeclared(
             fact_id=fact_id,

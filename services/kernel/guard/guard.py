@@ -12,8 +12,9 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import Message
-from planier.audit.v1.record_pb2 import RECORD_KIND_ATTEMPT, RECORD_KIND_REFUSAL, RECORD_KIND_RELEASE
+from planier.audit.v1.record_pb2 import RECORD_KIND_ATTEMPT, RECORD_KIND_REFUSAL, RECORD_KIND_RELEASE, AccessRecord
 from planier.common.v1.guard_pb2 import GUARD_CLASS_COMMITMENT, GUARD_CLASS_INTERNAL, GUARD_CLASS_RELEASE
+from planier.common.v1.release_pb2 import Receipt
 
 from services.kernel.clock import Clock, Ids
 from services.kernel.errors import Problem, denied, unauthenticated
@@ -116,6 +117,14 @@ class Guard:
             return self._streams.serve(invocation, request, handler)
         return _serialise_each(invocation, request, handler)
 
+    async def record_own(self, record: AccessRecord) -> Receipt:
+        """Numbers and records what this service does by itself, before it does it: an erasure at the end of its time.
+
+        Raises:
+            Problem: RECORD_UNAVAILABLE or RECORD_REFUSED: then it must not be done.
+        """
+        return await self._ledger.write(record)
+
     async def close(self) -> None:
         """Closes open streams and records what is still to be recorded; nothing is served afterwards."""
         await self._streams.close()
@@ -130,10 +139,10 @@ class Guard:
             body = serialised(invocation.method, await read.answer(call))
         except Exception as error:
             # Looking for what is not there is a look.
-            describe_data(record, call.data, call.data_position)
+            describe_data(record, call.data, call.data_position, call.disclosure)
             await self._ledger.refuse(record, error)
             raise
-        describe_data(record, call.data, call.data_position)
+        describe_data(record, call.data, call.data_position, call.disclosure)
         record.data.response_digest = hashlib.sha256(body).digest()
         record.kind = RECORD_KIND_RELEASE
         receipt = await self._ledger.write(record)
@@ -156,7 +165,7 @@ class Guard:
         except Exception as error:
             await self._ledger.refuse(record, error)
             raise
-        describe_data(record, call.data, call.data_position)
+        describe_data(record, call.data, call.data_position, call.disclosure)
         record.kind = RECORD_KIND_ATTEMPT
         receipt = await self._ledger.write(record)
         # A write's permit is used when it begins; its acknowledgement only states what is then done.

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
-from planier.audit.v1.record_pb2 import RECORD_KIND_REFUSAL, AccessRecord, DataReference, RecordKind
+from planier.audit.v1.record_pb2 import RECORD_KIND_REFUSAL, AccessRecord, DataReference, Disclosure, RecordKind
 from planier.common.v1.release_pb2 import Receipt, StorePosition
 
 from services.kernel.clock import Clock, Ids, microseconds
@@ -19,6 +19,7 @@ from services.kernel.telemetry import Telemetry
 MAX_REFERENCES = 50
 MAX_SOURCES = 100
 MAX_KINDS = 200
+MAX_RECIPIENTS = 20
 
 # What a caller sees where our own code failed; the record says no more.
 INTERNAL = Problem(grpc.StatusCode.INTERNAL, "INTERNAL", "the request could not be served")
@@ -120,14 +121,19 @@ def record_unavailable() -> Problem:
     return unavailable("RECORD_UNAVAILABLE", "the access could not be recorded, so nothing is released")
 
 
-def describe_data(record: AccessRecord, data: DataReference, position: Position | None) -> None:
-    """Puts into the record what its handler read or writes, cut to the record's bounds."""
+def describe_data(
+    record: AccessRecord, data: DataReference, position: Position | None, disclosure: Disclosure | None = None
+) -> None:
+    """Puts into the record what its handler read or writes, cut to the record's bounds, and who receives it."""
     asked = list(record.data.sources)
     record.data.CopyFrom(data)
     if not record.data.sources:
         record.data.sources.extend(asked)
     if position is not None:
         record.data.data_state.CopyFrom(store_position(position))
+    if disclosure is not None:
+        record.disclosure.CopyFrom(disclosure)
+        del record.disclosure.recipients[MAX_RECIPIENTS:]
     del record.data.references[MAX_REFERENCES:]
     del record.data.sources[MAX_SOURCES:]
     del record.data.kinds[MAX_KINDS:]

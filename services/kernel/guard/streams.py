@@ -182,7 +182,7 @@ class Streams:
             first = await _next(answers)
             return b"" if first is None else serialised(admission.method, first)
         except Exception as error:
-            describe_data(admission.record, call.data, call.data_position)
+            describe_data(admission.record, call.data, call.data_position, call.disclosure)
             await self._ledger.refuse(admission.record, error)
             raise
 
@@ -190,7 +190,7 @@ class Streams:
         if admission.item is None or admission.decided_at is None:
             raise TypeError("a stream is opened on a decision of access")
         record = admission.record
-        describe_data(record, call.data, call.data_position)
+        describe_data(record, call.data, call.data_position, call.disclosure)
         record.data.filters["lease_seconds"] = f"{self._pace.lease:g}"
         record.kind = RECORD_KIND_STREAM_OPENED
         lease_until = self._monotonic() + self._pace.lease

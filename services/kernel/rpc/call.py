@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
-from planier.audit.v1.record_pb2 import DataReference
+from planier.audit.v1.record_pb2 import DataReference, Disclosure
 from planier.common.v1.guard_pb2 import Guard as GuardOption
 
 from services.kernel.guard.grant import Grant
@@ -45,13 +45,15 @@ class Call:
 
     `grant` is set on RELEASE methods once the check has permitted, None elsewhere. A handler describes what it read or
     writes in `data` (references, never facts); the guard completes it with the answer's digest and records it.
-    `data_position` is where the answer's data stood; it goes into the record and the answer's mark.
+    `data_position` is where the answer's data stood; it goes into the record and the answer's mark. A handler whose
+    data leave the platform says in `disclosure` who receives them, and by what right.
     """
 
     invocation: Invocation
     grant: Grant | None = None
     data: DataReference = field(default_factory=DataReference)
     data_position: Position | None = None
+    disclosure: Disclosure | None = None
 
     @property
     def granted(self) -> Grant:

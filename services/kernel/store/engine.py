@@ -18,7 +18,9 @@ from services.kernel.errors import unavailable
 BUSY_SECONDS = 30
 _WAL_ATTEMPTS = 200
 _WAL_PAUSE_SECONDS = 0.025
-# Values a statement: SQLite takes 32,766, and prepares a statement of this size in 1 ms, once.
+# Rows and values a statement: SQLite takes 32,766 values, and prepares a statement of this size in 1 ms, once. With
+# more rows, each costs more.
+_ROWS = 128
 _VALUES = 2_600
 _WRITE = "planier_write"
 _WRITER = "planier_writer"
@@ -84,7 +86,7 @@ def insert_rows(connection: Connection, table: str, columns: int, rows: Sequence
     The driver gives the interpreter's lock away at each step of a statement, and a busy thread keeps it for
     milliseconds: with executemany, one step a row, a writing thread stood still beside a busy event loop.
     """
-    size = max(1, _VALUES // columns)
+    size = max(1, min(_ROWS, _VALUES // columns))
     for start in range(0, len(rows), size):
         some = rows[start : start + size]
         connection.exec_driver_sql(_statement(table, columns, len(some)), tuple(chain.from_iterable(some)))

@@ -9,6 +9,8 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from planier.audit.v1 import record_pb2 as _record_pb2
+from planier.common.v1 import guard_pb2 as _guard_pb2
 from planier.common.v1 import release_pb2 as _release_pb2
 import builtins as _builtins
 import sys
@@ -43,6 +45,28 @@ RECORD_OUTCOME_CONFLICT: RecordOutcome.ValueType  # 2
 RECORD_OUTCOME_INVALID: RecordOutcome.ValueType  # 3
 """The bytes are not an AccessRecord of that id."""
 Global___RecordOutcome: _TypeAlias = RecordOutcome  # noqa: Y015
+
+class _Relation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RelationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Relation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RELATION_UNSPECIFIED: _Relation.ValueType  # 0
+    RELATION_NAMED: _Relation.ValueType  # 1
+    """The record names the fact."""
+    RELATION_MAY_HAVE_SHOWN: _Relation.ValueType  # 2
+    """Source, kind, area and period of the look meet the fact's: an upper bound of what was seen."""
+
+class Relation(_Relation, metaclass=_RelationEnumTypeWrapper):
+    """Why an access is among those of a fact."""
+
+RELATION_UNSPECIFIED: Relation.ValueType  # 0
+RELATION_NAMED: Relation.ValueType  # 1
+"""The record names the fact."""
+RELATION_MAY_HAVE_SHOWN: Relation.ValueType  # 2
+"""Source, kind, area and period of the look meet the fact's: an upper bound of what was seen."""
+Global___Relation: _TypeAlias = Relation  # noqa: Y015
 
 @_typing.final
 class RecordItem(_message.Message):
@@ -229,6 +253,11 @@ class ReplayFilter(_message.Message):
     PERMITTED_FIELD_NUMBER: _builtins.int
     RECORD_ID_FIELD_NUMBER: _builtins.int
     CONSULTATION_ID_FIELD_NUMBER: _builtins.int
+    ORGANISATION_FIELD_NUMBER: _builtins.int
+    AREA_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    FACT_FIELD_NUMBER: _builtins.int
+    CLEARANCE_ID_FIELD_NUMBER: _builtins.int
     issuer: _builtins.str
     subject: _builtins.str
     party: _builtins.str
@@ -239,10 +268,22 @@ class ReplayFilter(_message.Message):
     permitted: _builtins.bool
     record_id: _builtins.str
     consultation_id: _builtins.str
+    organisation: _builtins.str
+    operation: _guard_pb2.Operation.ValueType
+    clearance_id: _builtins.str
+    """Accesses under this clearance."""
     @_builtins.property
     def occurred_from(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def occurred_until(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def area(self) -> _record_pb2.Area:
+        """Accesses whose own area meets this one."""
+
+    @_builtins.property
+    def fact(self) -> Global___FactSought:
+        """Accesses that named this fact, or may have shown it."""
+
     def __init__(
         self,
         *,
@@ -258,16 +299,66 @@ class ReplayFilter(_message.Message):
         permitted: _builtins.bool | None = ...,
         record_id: _builtins.str = ...,
         consultation_id: _builtins.str = ...,
+        organisation: _builtins.str = ...,
+        area: _record_pb2.Area | None = ...,
+        operation: _guard_pb2.Operation.ValueType = ...,
+        fact: Global___FactSought | None = ...,
+        clearance_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_permitted", b"_permitted", "occurred_from", b"occurred_from", "occurred_until", b"occurred_until", "permitted", b"permitted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_permitted", b"_permitted", "area", b"area", "fact", b"fact", "occurred_from", b"occurred_from", "occurred_until", b"occurred_until", "permitted", b"permitted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_permitted", b"_permitted", "clause", b"clause", "consultation_id", b"consultation_id", "issuer", b"issuer", "occurred_from", b"occurred_from", "occurred_until", b"occurred_until", "party", b"party", "permitted", b"permitted", "purpose", b"purpose", "record_id", b"record_id", "rpc", b"rpc", "source", b"source", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_permitted", b"_permitted", "area", b"area", "clause", b"clause", "clearance_id", b"clearance_id", "consultation_id", b"consultation_id", "fact", b"fact", "issuer", b"issuer", "occurred_from", b"occurred_from", "occurred_until", b"occurred_until", "operation", b"operation", "organisation", b"organisation", "party", b"party", "permitted", b"permitted", "purpose", b"purpose", "record_id", b"record_id", "rpc", b"rpc", "source", b"source", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__permitted: _TypeAlias = _typing.Literal["permitted"]  # noqa: Y015
     _WhichOneofArgType__permitted: _TypeAlias = _typing.Literal["_permitted", b"_permitted"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__permitted) -> _WhichOneofReturnType__permitted | None: ...
 
 Global___ReplayFilter: _TypeAlias = ReplayFilter  # noqa: Y015
+
+@_typing.final
+class FactSought(_message.Message):
+    """A fact as an auditor describes it: looks name areas and periods, not each thing that was on the screen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACT_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    AREA_FIELD_NUMBER: _builtins.int
+    PERIOD_START_FIELD_NUMBER: _builtins.int
+    PERIOD_END_FIELD_NUMBER: _builtins.int
+    fact_id: _builtins.str
+    source_id: _builtins.str
+    """The declarer's own number, as records of declarations name it."""
+    source: _builtins.str
+    kind: _builtins.str
+    @_builtins.property
+    def area(self) -> _record_pb2.Area:
+        """Where and when it holds: looks that met both may have shown it. Absent, only accesses that named it pass."""
+
+    @_builtins.property
+    def period_start(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def period_end(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        fact_id: _builtins.str = ...,
+        source_id: _builtins.str = ...,
+        source: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        area: _record_pb2.Area | None = ...,
+        period_start: _timestamp_pb2.Timestamp | None = ...,
+        period_end: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "period_end", b"period_end", "period_start", b"period_start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "fact_id", b"fact_id", "kind", b"kind", "period_end", b"period_end", "period_start", b"period_start", "source", b"source", "source_id", b"source_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FactSought: _TypeAlias = FactSought  # noqa: Y015
 
 @_typing.final
 class ReplayEntry(_message.Message):
@@ -277,11 +368,19 @@ class ReplayEntry(_message.Message):
     SALT_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
     LEAF_HASH_FIELD_NUMBER: _builtins.int
+    MASKED_FIELD_NUMBER: _builtins.int
+    RELATION_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     salt: _builtins.bytes
     record: _builtins.bytes
     """A serialised AccessRecord, as recorded; absent once erased."""
     leaf_hash: _builtins.bytes
+    masked: _builtins.bool
+    """The person is the other party's: `record` holds a pseudonym in place of who it was, so that its leaf cannot be
+    computed from it, and `salt` is absent.
+    """
+    relation: Global___Relation.ValueType
+    """Only with a filter by fact."""
     def __init__(
         self,
         *,
@@ -289,10 +388,12 @@ class ReplayEntry(_message.Message):
         salt: _builtins.bytes = ...,
         record: _builtins.bytes | None = ...,
         leaf_hash: _builtins.bytes = ...,
+        masked: _builtins.bool = ...,
+        relation: Global___Relation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_record", b"_record", "record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_record", b"_record", "index", b"index", "leaf_hash", b"leaf_hash", "record", b"record", "salt", b"salt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_record", b"_record", "index", b"index", "leaf_hash", b"leaf_hash", "masked", b"masked", "record", b"record", "relation", b"relation", "salt", b"salt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__record: _TypeAlias = _typing.Literal["record"]  # noqa: Y015
     _WhichOneofArgType__record: _TypeAlias = _typing.Literal["_record", b"_record"]  # noqa: Y015
@@ -358,7 +459,7 @@ class LogFault(_message.Message):
     index: _builtins.int
     fault: _builtins.str
     """"RECORD_ALTERED", "COLUMN_ALTERED", "LEAF_ALTERED", "NODE_ALTERED", "ROOT_MISMATCH", "SIGNATURE_INVALID",
-    "ENTRY_MISSING".
+    "COSIGNATURE_INVALID", "KEY_INVALID", "ENTRY_MISSING", "ENTRY_REPEATED".
     """
     def __init__(
         self,
@@ -465,12 +566,31 @@ class GetCheckpointResponse(_message.Message):
     TREE_SIZE_FIELD_NUMBER: _builtins.int
     ROOT_HASH_FIELD_NUMBER: _builtins.int
     VERIFIER_KEY_FIELD_NUMBER: _builtins.int
+    NOT_COSIGNED_BY_FIELD_NUMBER: _builtins.int
+    WITNESSED_CHECKPOINT_FIELD_NUMBER: _builtins.int
+    WITNESSES_FIELD_NUMBER: _builtins.int
+    HAND_OVERS_FIELD_NUMBER: _builtins.int
+    OFFERED_CHECKPOINT_FIELD_NUMBER: _builtins.int
     checkpoint: _builtins.str
     """C2SP tlog-checkpoint in a signed note."""
     tree_size: _builtins.int
     root_hash: _builtins.bytes
     verifier_key: _builtins.str
     """C2SP verifier key ("name+hash+key")."""
+    witnessed_checkpoint: _builtins.str
+    """The newest checkpoint that every witness has cosigned; "" where there is none yet."""
+    offered_checkpoint: _builtins.str
+    """The newest checkpoint that every witness with a server has cosigned: the one for a party without to cosign."""
+    @_builtins.property
+    def not_cosigned_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Whose cosignature `checkpoint` does not bear yet, by key name; witnessed where there is none of these."""
+
+    @_builtins.property
+    def witnesses(self) -> _containers.RepeatedCompositeFieldContainer[Global___WitnessStanding]: ...
+    @_builtins.property
+    def hand_overs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Changes of the log's key in order, each a signed note of both keys."""
+
     def __init__(
         self,
         *,
@@ -478,14 +598,171 @@ class GetCheckpointResponse(_message.Message):
         tree_size: _builtins.int = ...,
         root_hash: _builtins.bytes = ...,
         verifier_key: _builtins.str = ...,
+        not_cosigned_by: _abc.Iterable[_builtins.str] | None = ...,
+        witnessed_checkpoint: _builtins.str = ...,
+        witnesses: _abc.Iterable[Global___WitnessStanding] | None = ...,
+        hand_overs: _abc.Iterable[_builtins.str] | None = ...,
+        offered_checkpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "root_hash", b"root_hash", "tree_size", b"tree_size", "verifier_key", b"verifier_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "hand_overs", b"hand_overs", "not_cosigned_by", b"not_cosigned_by", "offered_checkpoint", b"offered_checkpoint", "root_hash", b"root_hash", "tree_size", b"tree_size", "verifier_key", b"verifier_key", "witnessed_checkpoint", b"witnessed_checkpoint", "witnesses", b"witnesses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCheckpointResponse: _TypeAlias = GetCheckpointResponse  # noqa: Y015
+
+@_typing.final
+class WitnessStanding(_message.Message):
+    """How far one witness is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTY_FIELD_NUMBER: _builtins.int
+    VERIFIER_KEY_FIELD_NUMBER: _builtins.int
+    COSIGNED_SIZE_FIELD_NUMBER: _builtins.int
+    BY_FILE_FIELD_NUMBER: _builtins.int
+    party: _builtins.str
+    """"CITY", "PREFECTURE"."""
+    verifier_key: _builtins.str
+    """C2SP verifier key of its cosignatures (type 0x04)."""
+    cosigned_size: _builtins.int
+    """The largest tree that it has cosigned."""
+    by_file: _builtins.bool
+    """It has no server: its cosignatures come as files."""
+    def __init__(
+        self,
+        *,
+        party: _builtins.str = ...,
+        verifier_key: _builtins.str = ...,
+        cosigned_size: _builtins.int = ...,
+        by_file: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_file", b"by_file", "cosigned_size", b"cosigned_size", "party", b"party", "verifier_key", b"verifier_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WitnessStanding: _TypeAlias = WitnessStanding  # noqa: Y015
+
+@_typing.final
+class AddCosignaturesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.str
+    """A checkpoint of this log with the witness's line on it."""
+    def __init__(
+        self,
+        *,
+        checkpoint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddCosignaturesRequest: _TypeAlias = AddCosignaturesRequest  # noqa: Y015
+
+@_typing.final
+class AddCosignaturesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
+    COSIGNED_BY_FIELD_NUMBER: _builtins.int
+    tree_size: _builtins.int
+    @_builtins.property
+    def cosigned_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The witnesses whose cosignatures were kept, by key name."""
+
+    def __init__(
+        self,
+        *,
+        tree_size: _builtins.int = ...,
+        cosigned_by: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cosigned_by", b"cosigned_by", "tree_size", b"tree_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddCosignaturesResponse: _TypeAlias = AddCosignaturesResponse  # noqa: Y015
+
+@_typing.final
+class ProveAccessRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSULTATION_FIELD_NUMBER: _builtins.int
+    RECORD_ID_FIELD_NUMBER: _builtins.int
+    record_id: _builtins.str
+    @_builtins.property
+    def consultation(self) -> _release_pb2.Consultation: ...
+    def __init__(
+        self,
+        *,
+        consultation: _release_pb2.Consultation | None = ...,
+        record_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consultation", b"consultation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consultation", b"consultation", "record_id", b"record_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveAccessRequest: _TypeAlias = ProveAccessRequest  # noqa: Y015
+
+@_typing.final
+class ProveAccessResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    LEAF_HASH_FIELD_NUMBER: _builtins.int
+    NOT_COSIGNED_BY_FIELD_NUMBER: _builtins.int
+    HAND_OVERS_FIELD_NUMBER: _builtins.int
+    ERASED_FIELD_NUMBER: _builtins.int
+    MASKED_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    proof: _builtins.str
+    """C2SP tlog-proof; its extra data are salt and record, from which the entry is computed. Absent from it where the
+    record is erased or of another party's person: then it proves the leaf alone.
+    """
+    leaf_hash: _builtins.bytes
+    erased: _builtins.bool
+    masked: _builtins.bool
+    @_builtins.property
+    def not_cosigned_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Whose cosignature the proof's checkpoint does not bear; witnessed where there is none of these."""
+
+    @_builtins.property
+    def hand_overs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Changes of the log's key in order."""
+
+    @_builtins.property
+    def release(self) -> _release_pb2.ReleaseMark: ...
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        proof: _builtins.str = ...,
+        leaf_hash: _builtins.bytes = ...,
+        not_cosigned_by: _abc.Iterable[_builtins.str] | None = ...,
+        hand_overs: _abc.Iterable[_builtins.str] | None = ...,
+        erased: _builtins.bool = ...,
+        masked: _builtins.bool = ...,
+        release: _release_pb2.ReleaseMark | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "hand_overs", b"hand_overs", "index", b"index", "leaf_hash", b"leaf_hash", "masked", b"masked", "not_cosigned_by", b"not_cosigned_by", "proof", b"proof", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveAccessResponse: _TypeAlias = ProveAccessResponse  # noqa: Y015
 
 @_typing.final
 class GetInclusionProofRequest(_message.Message):

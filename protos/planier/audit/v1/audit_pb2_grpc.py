@@ -59,6 +59,16 @@ class AuditServiceStub:
                 request_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointRequest.SerializeToString,
                 response_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointResponse.FromString,
                 _registered_method=True)
+        self.AddCosignatures = channel.unary_unary(
+                '/planier.audit.v1.AuditService/AddCosignatures',
+                request_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.AddCosignaturesRequest.SerializeToString,
+                response_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.AddCosignaturesResponse.FromString,
+                _registered_method=True)
+        self.ProveAccess = channel.unary_unary(
+                '/planier.audit.v1.AuditService/ProveAccess',
+                request_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.ProveAccessRequest.SerializeToString,
+                response_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.ProveAccessResponse.FromString,
+                _registered_method=True)
         self.GetInclusionProof = channel.unary_unary(
                 '/planier.audit.v1.AuditService/GetInclusionProof',
                 request_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.GetInclusionProofRequest.SerializeToString,
@@ -109,6 +119,20 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddCosignatures(self, request, context):
+        """Cosignatures that came as a file, of a party whose witness has no server; their own signatures admit them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ProveAccess(self, request, context):
+        """A self-contained proof of one access, to be verified offline against the public keys of log and witnesses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetInclusionProof(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -148,6 +172,16 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.GetCheckpoint,
                     request_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointRequest.FromString,
                     response_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointResponse.SerializeToString,
+            ),
+            'AddCosignatures': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddCosignatures,
+                    request_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.AddCosignaturesRequest.FromString,
+                    response_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.AddCosignaturesResponse.SerializeToString,
+            ),
+            'ProveAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProveAccess,
+                    request_deserializer=planier_dot_audit_dot_v1_dot_audit__pb2.ProveAccessRequest.FromString,
+                    response_serializer=planier_dot_audit_dot_v1_dot_audit__pb2.ProveAccessResponse.SerializeToString,
             ),
             'GetInclusionProof': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInclusionProof,
@@ -295,6 +329,60 @@ class AuditService:
             '/planier.audit.v1.AuditService/GetCheckpoint',
             planier_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointRequest.SerializeToString,
             planier_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddCosignatures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.audit.v1.AuditService/AddCosignatures',
+            planier_dot_audit_dot_v1_dot_audit__pb2.AddCosignaturesRequest.SerializeToString,
+            planier_dot_audit_dot_v1_dot_audit__pb2.AddCosignaturesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProveAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.audit.v1.AuditService/ProveAccess',
+            planier_dot_audit_dot_v1_dot_audit__pb2.ProveAccessRequest.SerializeToString,
+            planier_dot_audit_dot_v1_dot_audit__pb2.ProveAccessResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,6 +24,10 @@ class AuditServiceStub:
     """Recomputes the whole log from its stored bytes: salts, leaves, tree, checkpoints."""
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetCheckpointRequest, _audit_pb2.GetCheckpointResponse]
     """The newest signed tree head, as a C2SP signed note."""
+    AddCosignatures: _aio.UnaryUnaryMultiCallable[_audit_pb2.AddCosignaturesRequest, _audit_pb2.AddCosignaturesResponse]
+    """Cosignatures that came as a file, of a party whose witness has no server; their own signatures admit them."""
+    ProveAccess: _aio.UnaryUnaryMultiCallable[_audit_pb2.ProveAccessRequest, _audit_pb2.ProveAccessResponse]
+    """A self-contained proof of one access, to be verified offline against the public keys of log and witnesses."""
     GetInclusionProof: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetInclusionProofRequest, _audit_pb2.GetInclusionProofResponse]
     GetConsistencyProof: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetConsistencyProofRequest, _audit_pb2.GetConsistencyProofResponse]
 
@@ -67,6 +71,22 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_audit_pb2.GetCheckpointRequest, _abc.Awaitable[_audit_pb2.GetCheckpointResponse]],
     ) -> _abc.Awaitable[_audit_pb2.GetCheckpointResponse]:
         """The newest signed tree head, as a C2SP signed note."""
+
+    @_abc_1.abstractmethod
+    def AddCosignatures(
+        self,
+        request: _audit_pb2.AddCosignaturesRequest,
+        context: _aio.ServicerContext[_audit_pb2.AddCosignaturesRequest, _abc.Awaitable[_audit_pb2.AddCosignaturesResponse]],
+    ) -> _abc.Awaitable[_audit_pb2.AddCosignaturesResponse]:
+        """Cosignatures that came as a file, of a party whose witness has no server; their own signatures admit them."""
+
+    @_abc_1.abstractmethod
+    def ProveAccess(
+        self,
+        request: _audit_pb2.ProveAccessRequest,
+        context: _aio.ServicerContext[_audit_pb2.ProveAccessRequest, _abc.Awaitable[_audit_pb2.ProveAccessResponse]],
+    ) -> _abc.Awaitable[_audit_pb2.ProveAccessResponse]:
+        """A self-contained proof of one access, to be verified offline against the public keys of log and witnesses."""
 
     @_abc_1.abstractmethod
     def GetInclusionProof(

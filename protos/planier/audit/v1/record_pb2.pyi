@@ -56,6 +56,28 @@ RECORD_KIND_UNAUTHENTICATED: RecordKind.ValueType  # 7
 """Unauthenticated attempts of one peer in one minute."""
 Global___RecordKind: _TypeAlias = RecordKind  # noqa: Y015
 
+class _LegalBasis:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LegalBasisEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LegalBasis.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LEGAL_BASIS_UNSPECIFIED: _LegalBasis.ValueType  # 0
+    LEGAL_BASIS_LEGAL_OBLIGATION: _LegalBasis.ValueType  # 1
+    """A judicial requisition or another act that binds the controller (GDPR article 6(1)(c)); never a purpose."""
+    LEGAL_BASIS_ENGAGEMENT: _LegalBasis.ValueType  # 2
+    """Processing on the controller's behalf, under an engagement (GDPR article 28, art8.provider)."""
+
+class LegalBasis(_LegalBasis, metaclass=_LegalBasisEnumTypeWrapper):
+    """Why data may be disclosed outside the purposes of the convention."""
+
+LEGAL_BASIS_UNSPECIFIED: LegalBasis.ValueType  # 0
+LEGAL_BASIS_LEGAL_OBLIGATION: LegalBasis.ValueType  # 1
+"""A judicial requisition or another act that binds the controller (GDPR article 6(1)(c)); never a purpose."""
+LEGAL_BASIS_ENGAGEMENT: LegalBasis.ValueType  # 2
+"""Processing on the controller's behalf, under an engagement (GDPR article 28, art8.provider)."""
+Global___LegalBasis: _TypeAlias = LegalBasis  # noqa: Y015
+
 @_typing.final
 class Actor(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -69,6 +91,7 @@ class Actor(_message.Message):
     CLEARANCE_ID_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
     AGENT_REFERENCE_FIELD_NUMBER: _builtins.int
+    ON_BEHALF_OF_FIELD_NUMBER: _builtins.int
     issuer: _builtins.str
     """The identity provider's pair, or empty."""
     subject: _builtins.str
@@ -82,6 +105,10 @@ class Actor(_message.Message):
     session_id: _builtins.str
     agent_reference: _builtins.str
     """Opaque, from the declarer."""
+    on_behalf_of: _builtins.str
+    """On whose behalf it acts, where not its own: of a declaring system its authority ("CITY", "PREFECTURE"), of an
+    external provider's person the engagement (art8.provider).
+    """
     def __init__(
         self,
         *,
@@ -94,14 +121,68 @@ class Actor(_message.Message):
         clearance_id: _builtins.str = ...,
         session_id: _builtins.str = ...,
         agent_reference: _builtins.str = ...,
+        on_behalf_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_reference", b"agent_reference", "certificate_identity", b"certificate_identity", "clearance_id", b"clearance_id", "issuer", b"issuer", "organisation", b"organisation", "party", b"party", "role", b"role", "session_id", b"session_id", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_reference", b"agent_reference", "certificate_identity", b"certificate_identity", "clearance_id", b"clearance_id", "issuer", b"issuer", "on_behalf_of", b"on_behalf_of", "organisation", b"organisation", "party", b"party", "role", b"role", "session_id", b"session_id", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Actor: _TypeAlias = Actor  # noqa: Y015
+
+@_typing.final
+class Recipient(_message.Message):
+    """Who receives what leaves the platform (LED article 25: "the identity of the recipients")."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANISATION_FIELD_NUMBER: _builtins.int
+    CAPACITY_FIELD_NUMBER: _builtins.int
+    organisation: _builtins.str
+    """The authority or body, never a person."""
+    capacity: _builtins.str
+    """The capacity in which it receives: "JUDICIAL_AUTHORITY", "PROVIDER", "SUPERVISORY_AUTHORITY"."""
+    def __init__(
+        self,
+        *,
+        organisation: _builtins.str = ...,
+        capacity: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "organisation", b"organisation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Recipient: _TypeAlias = Recipient  # noqa: Y015
+
+@_typing.final
+class Disclosure(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEGAL_BASIS_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    RECIPIENTS_FIELD_NUMBER: _builtins.int
+    legal_basis: Global___LegalBasis.ValueType
+    reference: _builtins.str
+    """The act: number of the requisition or of the engagement, no free text."""
+    @_builtins.property
+    def recipients(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recipient]: ...
+    def __init__(
+        self,
+        *,
+        legal_basis: Global___LegalBasis.ValueType = ...,
+        reference: _builtins.str = ...,
+        recipients: _abc.Iterable[Global___Recipient] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["legal_basis", b"legal_basis", "recipients", b"recipients", "reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Disclosure: _TypeAlias = Disclosure  # noqa: Y015
 
 @_typing.final
 class Area(_message.Message):
@@ -327,6 +408,7 @@ class AccessRecord(_message.Message):
     PEER_FIELD_NUMBER: _builtins.int
     UNAUTHENTICATED_FIELD_NUMBER: _builtins.int
     CONTINUES_RECORD_ID_FIELD_NUMBER: _builtins.int
+    DISCLOSURE_FIELD_NUMBER: _builtins.int
     record_id: _builtins.str
     """UUIDv7, assigned by the guard."""
     instance: _builtins.str
@@ -358,6 +440,10 @@ class AccessRecord(_message.Message):
     def unauthenticated(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Only with RECORD_KIND_UNAUTHENTICATED: reason to count."""
 
+    @_builtins.property
+    def disclosure(self) -> Global___Disclosure:
+        """Only where data leave the platform."""
+
     def __init__(
         self,
         *,
@@ -381,10 +467,11 @@ class AccessRecord(_message.Message):
         peer: _builtins.str = ...,
         unauthenticated: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         continues_record_id: _builtins.str = ...,
+        disclosure: Global___Disclosure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "data", b"data", "decision", b"decision", "occurred_at", b"occurred_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "data", b"data", "decision", b"decision", "disclosure", b"disclosure", "occurred_at", b"occurred_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "consultation_id", b"consultation_id", "continues_record_id", b"continues_record_id", "data", b"data", "decision", b"decision", "instance", b"instance", "kind", b"kind", "motive", b"motive", "motive_code", b"motive_code", "occurred_at", b"occurred_at", "operation", b"operation", "peer", b"peer", "purpose", b"purpose", "record_id", b"record_id", "refusal_reason", b"refusal_reason", "resource", b"resource", "rpc", b"rpc", "sequence", b"sequence", "trace_id", b"trace_id", "unauthenticated", b"unauthenticated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "consultation_id", b"consultation_id", "continues_record_id", b"continues_record_id", "data", b"data", "decision", b"decision", "disclosure", b"disclosure", "instance", b"instance", "kind", b"kind", "motive", b"motive", "motive_code", b"motive_code", "occurred_at", b"occurred_at", "operation", b"operation", "peer", b"peer", "purpose", b"purpose", "record_id", b"record_id", "refusal_reason", b"refusal_reason", "resource", b"resource", "rpc", b"rpc", "sequence", b"sequence", "trace_id", b"trace_id", "unauthenticated", b"unauthenticated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
