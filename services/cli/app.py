@@ -25,9 +25,7 @@ COMMANDS = (
     "fact",
     "cortege",
     "convention",
-    "acts",
     "clearance",
-    "review",
     "notice",
     "nominative_list",
     "engagement",
@@ -37,7 +35,7 @@ COMMANDS = (
     "demo",
 )
 # What the groups with many commands take from elsewhere.
-PARTS = ("audit_replay", "audit_proof", "audit_governance", "audit_report")
+PARTS = ("acts", "review", "audit_replay", "audit_proof", "audit_governance", "audit_report")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 PurposeOption = Annotated[str, typer.Option(help="Why, in the words of art6.purpose: SITUATION, CROSSING, TENSION.")]

@@ -59,7 +59,7 @@ Sauf si :
         '@id("art9.term") @reason("R") forbid (principal, action, resource) when { context.time > 5 };',
         '@id("art9.term") @reason("R") forbid (principal, action, resource) when { context.time == context.time };',
         '@id("art9.term") @reason("R") forbid (principal, action, resource) when { principal.role == "KING" };',
-        '@id("art9.term") @reason("R") forbid (principal, action == Action::"DISCLOSE", resource);',
+        '@id("art9.term") @reason("R") forbid (principal, action == Action::"COMBINE", resource);',
         '@id("art9.term") @reason("R") forbid (principal, action, resource is Session);',
     ],
 )
