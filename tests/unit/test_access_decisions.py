@@ -144,6 +144,24 @@ def test_what_is_foreseen_together_is_what_is_decided_one_by_one(name: str) -> N
         assert foreseeing.decide(item) == plain.decide(item)
 
 
+def test_what_was_foreseen_is_forgotten_where_it_would_be_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decisions, "_MEMORY", 2)
+    foreseeing = Decider(POLICY, access.populated())
+    items = [check_item(who, purpose=PURPOSE_SITUATION) for who in (access.CITY_USER, access.PREFECTURE_USER)]
+    for _ in range(2):
+        foreseeing.foresee(items)
+    assert all(foreseeing.decide(item).permit for item in items)
+
+
+def test_a_refusal_of_the_first_of_several_titles_is_not_foreseen() -> None:
+    state = access.bound(access.populated(), access.grant_command(sources=frozenset({"works"})), access.CITY_USER)
+    item = check_item(access.CITY_USER, purpose=PURPOSE_SITUATION, sources=["weather", "works"])
+    other = check_item(access.CITY_USER, purpose=PURPOSE_ADMINISTRATION, resource="clearances")
+    foreseeing, plain = Decider(POLICY, state), Decider(POLICY, state)
+    foreseeing.foresee([item, other])
+    assert [foreseeing.decide(one) for one in (item, other)] == [plain.decide(one) for one in (item, other)]
+
+
 def test_nothing_is_foreseen_before_the_founding() -> None:
     item = access.check_item(access.CITY_USER)
     foreseeing = Decider(POLICY, State())
