@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 NODE_READY := node_modules/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types proto proto-check mutation mutate-policy cover policy e2e chaos bench lock clean
+.PHONY: help run test lint types proto proto-check cover policy mutation mutate-policy e2e chaos bench lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

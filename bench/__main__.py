@@ -3,18 +3,21 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import ingest, read, recheck, start
+from bench import audit, cost, ingest, read, recheck, start, tension
 from bench.harness import OUT, Row, write
 
 GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "start": start.rows,
     "read": read.rows,
+    "audit": audit.rows,
     "telemetry": read.telemetry_rows,
     "recheck": recheck.rows,
     "ingest": ingest.rows,
+    "ingest-cost": cost.rows,
     "visible": ingest.visible_rows,
     "ingest-postgres": ingest.postgres_rows,
     "overload": ingest.overload_rows,
+    "tension": tension.rows,
 }
 
 

@@ -12,7 +12,9 @@ from planier.analytics.v1.analytics_pb2 import (
     GetPositionResponse,
     QueryMapRequest,
     QueryMapResponse,
+    QueryTensionRequest,
 )
+from planier.analytics.v1.tension_pb2 import QueryTensionResponse
 from planier.common.v1.fact_pb2 import FactStatus
 from planier.common.v1.release_pb2 import StorePosition
 
@@ -21,6 +23,7 @@ from services.analytics.packing import pack
 from services.analytics.placement import E7, microseconds_of
 from services.analytics.queries import MapQuery, fact_versions, permitted, query_map
 from services.analytics.reading import ReadModel
+from services.analytics.tension.desk import TensionDesk
 from services.kernel.clock import from_microseconds
 from services.kernel.errors import not_found
 from services.kernel.rpc.call import Call
@@ -32,8 +35,9 @@ DEFAULT_CELL_BUDGET = 5000
 class AnalyticsServicer:
     """Implements planier.analytics.v1.AnalyticsService over the read model."""
 
-    def __init__(self, model: ReadModel) -> None:
+    def __init__(self, model: ReadModel, tension: TensionDesk) -> None:
         self._model = model
+        self._tension = tension
 
     async def QueryMap(self, request: QueryMapRequest, call: Call) -> QueryMapResponse:
         """Exact features up to the limit, else exact counts by cell; empty where no asked source is permitted."""
@@ -72,6 +76,10 @@ class AnalyticsServicer:
                 )
             )
         return response
+
+    async def QueryTension(self, request: QueryTensionRequest, call: Call) -> QueryTensionResponse:
+        """Where facts gather beyond chance; no zone is an answer."""
+        return await self._tension.answer(request, call)
 
     async def GetPosition(self, request: GetPositionRequest, call: Call) -> GetPositionResponse:  # noqa: ARG002
         """How far the read model has followed ingest: who has written asks until its position is reached."""

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import FilePath
+
 from services.kernel.config import Address, ServiceSettings
 
 
@@ -12,3 +14,5 @@ class AnalyticsSettings(ServiceSettings):
     ingest_address: Address
     access_address: Address
     audit_address: Address
+    annex_file: FilePath
+    territory_file: FilePath

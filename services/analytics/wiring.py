@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import grpc
+from planier.access.v1.access_pb2_grpc import AccessServiceStub
 from planier.analytics.v1.analytics_pb2 import DESCRIPTOR
 from planier.common.v1.event_pb2 import ReadEventsRequest, ReadEventsResponse
 from planier.ingest.v1.ingest_pb2_grpc import IngestServiceStub
@@ -19,6 +20,8 @@ from services.analytics.projections import FactProjection
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
 from services.analytics.settings import AnalyticsSettings
+from services.analytics.tension.desk import TensionDesk
+from services.kernel.annex import await_signed
 from services.kernel.bus.base import TOPICS
 from services.kernel.bus.connection import BusSettings, Connection
 from services.kernel.bus.feed import Feed
@@ -28,11 +31,13 @@ from services.kernel.guard.guard import Guard
 from services.kernel.guard.remote import KeyLoader, RemoteChecker, RemoteRecorder
 from services.kernel.guard.tokens import TokenVerifier
 from services.kernel.projection import ProjectionRunner
+from services.kernel.registry import Registry
 from services.kernel.rpc.client import open_channel
 from services.kernel.rpc.server import Server
 from services.kernel.screening import detector_of
 from services.kernel.store.engine import open_engine
 from services.kernel.telemetry import Telemetry
+from services.kernel.territory import Territory
 
 # A first load may last; what is cut by its deadline goes on from where it was.
 READ_EVENTS_SECONDS = 60.0
@@ -51,9 +56,11 @@ class Analytics:
     channels: tuple[grpc.aio.Channel, ...]
     writer: Engine
     following: "asyncio.Task[None]"
+    registry: Registry
 
     async def ready(self) -> None:
-        """Returns once all that ingest had is applied; raises what ended the follower before."""
+        """Returns once annex 1 is the signed one and all that ingest had is applied; raises what ended it before."""
+        await await_signed(AccessServiceStub(self.channels[0]), self.registry)
         told = asyncio.create_task(self.follower.caught_up.wait())
         try:
             await asyncio.wait((told, self.following), return_when=asyncio.FIRST_COMPLETED)
@@ -81,6 +88,7 @@ class Analytics:
 async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
     """The service as settings say; its tables are made where they are missing."""
     clock, ids = SystemClock(), RandomIds()
+    registry, territory = Registry.load(settings.annex_file), Territory.load(settings.territory_file)
     writer = await asyncio.to_thread(open_for_writing, settings.database_url)
     runner = await asyncio.to_thread(ProjectionRunner, writer, FactProjection())
     open_to = functools.partial(open_channel, tls=settings.tls, telemetry=telemetry)
@@ -102,11 +110,12 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
         screen_motive=detector_of,
         telemetry=telemetry,
     )
-    bindings = [(DESCRIPTOR.services_by_name["AnalyticsService"], AnalyticsServicer(model))]
+    servicer = AnalyticsServicer(model, TensionDesk(model, registry, territory))
+    bindings = [(DESCRIPTOR.services_by_name["AnalyticsService"], servicer)]
     server = Server(settings=settings, bindings=bindings, guard=guard, telemetry=telemetry)
     remotes = (checker, recorder)
     following = asyncio.create_task(follower.run())
-    return Analytics(server, guard, follower, model, bus, remotes, (access, audit, ingest), writer, following)
+    return Analytics(server, guard, follower, model, bus, remotes, (access, audit, ingest), writer, following, registry)
 
 
 def feed_of(ingest: grpc.aio.Channel, bus: Connection | None, telemetry: Telemetry) -> Feed:
@@ -122,17 +131,15 @@ def feed_of(ingest: grpc.aio.Channel, bus: Connection | None, telemetry: Telemet
 
 
 def open_for_writing(url: str) -> Engine:
-    """The follower's engine, on SQLite with a cache and a log for writes at random places."""
+    """The follower's engine, on SQLite with a cache of its own size."""
     engine = open_engine(url)
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _widen)
+        event.listen(engine, "connect", _resize_cache)
     return engine
 
 
-def _widen(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+def _resize_cache(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
     # 32 MiB, in the unit of the pragma: what a busy hour writes to, and no more of tables that grow for ever.
     cursor.execute("PRAGMA cache_size=-32768")
-    # 16 MiB: a page written to again before then is copied into the file once.
-    cursor.execute("PRAGMA wal_autocheckpoint=4000")
     cursor.close()

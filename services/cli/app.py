@@ -22,6 +22,7 @@ COMMANDS = (
     "status",
     "login",
     "map",
+    "tension",
     "fact",
     "cortege",
     "convention",
@@ -31,11 +32,10 @@ COMMANDS = (
     "engagement",
     "access",
     "audit",
-    "proofs",
     "demo",
 )
 # What the groups with many commands take from elsewhere.
-PARTS = ("acts", "review", "audit_replay", "audit_proof", "audit_governance", "audit_report")
+PARTS = ("acts", "review", "proofs", "audit_replay", "audit_proof", "audit_governance", "audit_report", "audit_export")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 PurposeOption = Annotated[str, typer.Option(help="Why, in the words of art6.purpose: SITUATION, CROSSING, TENSION.")]

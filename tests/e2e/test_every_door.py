@@ -147,6 +147,9 @@ REQUESTS: Mapping[str, Message] = {
     "QueryMap": analytics_pb2.QueryMapRequest(
         consultation=LOOK, box=analytics_pb2.BoundingBox(west=5, south=43, east=6, north=44), period=PERIOD
     ),
+    "QueryTension": analytics_pb2.QueryTensionRequest(
+        consultation=LOOK, box=analytics_pb2.BoundingBox(west=5, south=43, east=6, north=44), period=PERIOD
+    ),
     "GetFact": analytics_pb2.GetFactRequest(consultation=LOOK, fact_id="0" * 32),
     "GetPosition": analytics_pb2.GetPositionRequest(),
     "StreamChecks": access_pb2.StreamChecksRequest(

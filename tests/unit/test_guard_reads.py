@@ -5,7 +5,7 @@ import hashlib
 
 import grpc
 import pytest
-from planier.analytics.v1.analytics_pb2 import QueryMapRequest, QueryMapResponse
+from planier.analytics.v1.analytics_pb2 import BoundingBox, QueryMapRequest, QueryMapResponse
 from planier.audit.v1.record_pb2 import RECORD_KIND_REFUSAL, RECORD_KIND_RELEASE, AccessRecord
 from planier.common.v1.release_pb2 import Receipt
 
@@ -202,3 +202,17 @@ def test_a_receipt_is_verified_over_its_exact_text() -> None:
             verify_receipt(altered, LOG_KEY.public_key())
     with pytest.raises(ReceiptError):
         verify_receipt(Receipt(), LOG_KEY.public_key())
+
+
+async def test_the_box_looked_at_is_put_to_access_and_stated_in_the_record() -> None:
+    bench = Bench()
+    request = QueryMapRequest(consultation=consultation(), box=BoundingBox(west=5.3, south=43.2, east=5.4, north=43.3))
+
+    async def look(_: QueryMapRequest, call: Call) -> QueryMapResponse:
+        return QueryMapResponse()
+
+    await bench.guard.unary(bench.call("QueryMap"), request, look)
+    (item,), (record,) = bench.access.items, bench.log.records
+    sides = (5.3, 43.2, 5.4, 43.3)
+    for area in (item.area, record.decision.area_asked):
+        assert (area.west, area.south, area.east, area.north) == sides

@@ -10,8 +10,9 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from planier.access.v1.access_pb2 import CheckItem
 from planier.access.v1.access_pb2 import Subject as SubjectMessage
+from planier.access.v1.events_pb2 import Area as AskedArea
 from planier.access.v1.events_pb2 import Identity
-from planier.audit.v1.record_pb2 import RECORD_KIND_REFUSAL, AccessRecord, Actor
+from planier.audit.v1.record_pb2 import RECORD_KIND_REFUSAL, AccessRecord, Actor, Area
 from planier.common.v1.guard_pb2 import (
     AUTHENTICATION_CERTIFICATE,
     AUTHENTICATION_CREDENTIAL,
@@ -46,6 +47,7 @@ PERMITTED_PURPOSES = frozenset(
 PERMIT_SECONDS = 2.0
 MAX_SOURCES = 100
 MAX_SOURCE_CHARACTERS = 60
+_SIDES = {"west", "south", "east", "north"}
 _SOURCES = Violation("sources", "bounds", f"at most {MAX_SOURCES} names of at most {MAX_SOURCE_CHARACTERS} characters")
 
 
@@ -70,6 +72,7 @@ class _Shape:
 
     consultation: bool
     sources: bool
+    box: bool
     declarer: tuple[str, ...]
 
 
@@ -206,6 +209,10 @@ class Admitter:
             if len(request.sources) > MAX_SOURCES or any(len(name) > MAX_SOURCE_CHARACTERS for name in request.sources):
                 raise invalid("SOURCES_INVALID", "too many sources, or a name too long", _SOURCES)
             record.data.sources.extend(request.sources)
+        if shape.box and request.HasField("box"):
+            box = request.box
+            asked = Area(west=box.west, south=box.south, east=box.east, north=box.north)
+            record.decision.area_asked.CopyFrom(asked)
         if not shape.consultation:
             return
         detector = self._screen_motive(request.consultation.motive)
@@ -236,6 +243,9 @@ class Admitter:
             sources=record.data.sources,
             decision_time=timestamp(moment),
         )
+        if record.decision.HasField("area_asked"):  # a clearance may be bounded to areas
+            box = record.decision.area_asked
+            item.area.CopyFrom(AskedArea(west=box.west, south=box.south, east=box.east, north=box.north))
         if begin is None:
             decision = await self.check(item)
         else:
@@ -269,7 +279,7 @@ class Admitter:
 
 def _shape_of(descriptor: Any) -> _Shape:
     fields = descriptor.fields_by_name
-    sources = fields.get("sources")
+    sources, box = fields.get("sources"), fields.get("box")
     declarer: tuple[str, ...] = ("declarer",) if "declarer" in fields else ()
     batch = fields.get("batch")
     if batch is not None and batch.message_type is not None and "declarer" in batch.message_type.fields_by_name:
@@ -277,6 +287,7 @@ def _shape_of(descriptor: Any) -> _Shape:
     return _Shape(
         consultation="consultation" in fields,
         sources=sources is not None and sources.is_repeated and sources.type == FieldDescriptor.TYPE_STRING,
+        box=box is not None and box.message_type is not None and set(box.message_type.fields_by_name) >= _SIDES,
         declarer=declarer,
     )
 

@@ -24,12 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from planier.analytics.v1 import tension_pb2 as planier_dot_analytics_dot_v1_dot_tension__pb2
 from planier.common.v1 import fact_pb2 as planier_dot_common_dot_v1_dot_fact__pb2
 from planier.common.v1 import guard_pb2 as planier_dot_common_dot_v1_dot_guard__pb2
 from planier.common.v1 import release_pb2 as planier_dot_common_dot_v1_dot_release__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$planier/analytics/v1/analytics.proto\x12\x14planier.analytics.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cplanier/common/v1/fact.proto\x1a\x1dplanier/common/v1/guard.proto\x1a\x1fplanier/common/v1/release.proto\"\xa5\x02\n\x0b\x42oundingBox\x12\'\n\x04west\x18\x01 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x80\x66@)\x00\x00\x00\x00\x00\x80\x66\xc0@\x01\x12(\n\x05south\x18\x02 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x80V@)\x00\x00\x00\x00\x00\x80V\xc0@\x01\x12\'\n\x04\x65\x61st\x18\x03 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x80\x66@)\x00\x00\x00\x00\x00\x80\x66\xc0@\x01\x12(\n\x05north\x18\x04 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x80V@)\x00\x00\x00\x00\x00\x80V\xc0@\x01:p\xbaHm\x1ak\n\tbox.order\x12*west must not exceed east, nor south north\x1a\x32this.west <= this.east && this.south <= this.north\"\xb4\x04\n\x0fQueryMapRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12\x30\n\x03\x62ox\x18\x02 \x01(\x0b\x32!.planier.analytics.v1.BoundingBoxH\x00\x12-\n\x07polygon\x18\x03 \x01(\x0b\x32\x1a.planier.common.v1.PolygonH\x00\x12\x31\n\x06period\x18\x04 \x01(\x0b\x32\x19.planier.common.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01\x12\x35\n\x07sources\x18\x05 \x03(\tB$\xbaH!\x92\x01\x1e\x10\x64\"\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,39}$\x12\x34\n\x05kinds\x18\x06 \x03(\tB%\xbaH\"\x92\x01\x1f\x10\xc8\x01\"\x1ar\x18\x32\x16^[A-Z][A-Z0-9_]{0,39}$\x12\x42\n\x08statuses\x18\x07 \x03(\x0e\x32\x1d.planier.common.v1.FactStatusB\x11\xbaH\x0e\x92\x01\x0b\x10\x14\"\x07\x82\x01\x04\x10\x01 \x00\x12)\n\x05\x61s_of\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rchanged_since\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x05limit\x18\n \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x9c\x01\x12\x1e\n\x0b\x63\x65ll_budget\x18\x0b \x01(\rB\t\xbaH\x06*\x04\x18\xd0\x86\x03\x42\r\n\x04\x61rea\x12\x05\xbaH\x02\x08\x01\"\xe1\x03\n\x0e\x46\x65\x61tureColumns\x12\x0f\n\x07sources\x18\x01 \x03(\t\x12\r\n\x05kinds\x18\x02 \x03(\t\x12\x13\n\x0binstruments\x18\x03 \x03(\t\x12\x10\n\x08\x66\x61\x63t_ids\x18\x04 \x03(\t\x12\x14\n\x0csource_index\x18\x05 \x03(\r\x12\x12\n\nkind_index\x18\x06 \x03(\r\x12\x18\n\x10instrument_index\x18\x07 \x03(\r\x12/\n\x08statuses\x18\x08 \x03(\x0e\x32\x1d.planier.common.v1.FactStatus\x12\x11\n\trevisions\x18\t \x03(\r\x12\x0e\n\x06titles\x18\n \x03(\t\x12\x14\n\x0clongitude_e7\x18\x0b \x03(\x11\x12\x13\n\x0blatitude_e7\x18\x0c \x03(\x11\x12\x15\n\rperiod_counts\x18\r \x03(\r\x12\x0e\n\x06starts\x18\x0e \x03(\x12\x12\x0c\n\x04\x65nds\x18\x0f \x03(\x12\x12\x13\n\x0bshape_index\x18\x10 \x03(\r\x12+\n\x06shapes\x18\x11 \x03(\x0b\x32\x1b.planier.common.v1.Geometry\x12\x16\n\x0erecorded_at_us\x18\x12 \x03(\x12\x12\x1a\n\x12\x61ttendance_minimum\x18\x13 \x03(\r\x12\x1a\n\x12\x61ttendance_maximum\x18\x14 \x03(\r\"@\n\x0b\x43\x65llColumns\x12\x12\n\nresolution\x18\x01 \x01(\r\x12\r\n\x05\x63\x65lls\x18\x02 \x03(\x06\x12\x0e\n\x06\x63ounts\x18\x03 \x03(\x04\"\xcb\x01\n\x10QueryMapResponse\x12\x38\n\x08\x66\x65\x61tures\x18\x01 \x01(\x0b\x32$.planier.analytics.v1.FeatureColumnsH\x00\x12\x32\n\x05\x63\x65lls\x18\x02 \x01(\x0b\x32!.planier.analytics.v1.CellColumnsH\x00\x12\r\n\x05total\x18\x03 \x01(\x04\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMarkB\t\n\x07\x63ontent\"\x9a\x01\n\x0eGetFactRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12&\n\x07\x66\x61\x63t_id\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa9\x01\n\x0b\x46\x61\x63tVersion\x12%\n\x04\x66\x61\x63t\x18\x01 \x01(\x0b\x32\x17.planier.common.v1.Fact\x12\x30\n\x06\x63hange\x18\x02 \x01(\x0e\x32 .planier.analytics.v1.ChangeKind\x12/\n\x0brecorded_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08position\x18\x04 \x01(\x04\"\x88\x01\n\x0fGetFactResponse\x12\x0f\n\x07\x66\x61\x63t_id\x18\x01 \x01(\t\x12\x33\n\x08versions\x18\x02 \x03(\x0b\x32!.planier.analytics.v1.FactVersion\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark\"\x14\n\x12GetPositionRequest\"J\n\x13GetPositionResponse\x12\x33\n\tprojected\x18\x01 \x01(\x0b\x32 .planier.common.v1.StorePosition*w\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HANGE_KIND_DECLARED\x10\x01\x12\x17\n\x13\x43HANGE_KIND_AMENDED\x10\x02\x12\x19\n\x15\x43HANGE_KIND_CANCELLED\x10\x03\x32\xdf\x02\n\x10\x41nalyticsService\x12l\n\x08QueryMap\x12%.planier.analytics.v1.QueryMapRequest\x1a&.planier.analytics.v1.QueryMapResponse\"\x11\xca\xda\x18\r\x08\x01\x10\x03\x1a\x05\x66\x61\x63ts \x01\x12i\n\x07GetFact\x12$.planier.analytics.v1.GetFactRequest\x1a%.planier.analytics.v1.GetFactResponse\"\x11\xca\xda\x18\r\x08\x01\x10\x03\x1a\x05\x66\x61\x63ts \x01\x12r\n\x0bGetPosition\x12(.planier.analytics.v1.GetPositionRequest\x1a).planier.analytics.v1.GetPositionResponse\"\x0e\xca\xda\x18\n\x08\x03\x1a\x06\x65ventsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$planier/analytics/v1/analytics.proto\x12\x14planier.analytics.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"planier/analytics/v1/tension.proto\x1a\x1cplanier/common/v1/fact.proto\x1a\x1dplanier/common/v1/guard.proto\x1a\x1fplanier/common/v1/release.proto\"\xa5\x02\n\x0b\x42oundingBox\x12\'\n\x04west\x18\x01 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x80\x66@)\x00\x00\x00\x00\x00\x80\x66\xc0@\x01\x12(\n\x05south\x18\x02 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x80V@)\x00\x00\x00\x00\x00\x80V\xc0@\x01\x12\'\n\x04\x65\x61st\x18\x03 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x80\x66@)\x00\x00\x00\x00\x00\x80\x66\xc0@\x01\x12(\n\x05north\x18\x04 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x80V@)\x00\x00\x00\x00\x00\x80V\xc0@\x01:p\xbaHm\x1ak\n\tbox.order\x12*west must not exceed east, nor south north\x1a\x32this.west <= this.east && this.south <= this.north\"\xb4\x04\n\x0fQueryMapRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12\x30\n\x03\x62ox\x18\x02 \x01(\x0b\x32!.planier.analytics.v1.BoundingBoxH\x00\x12-\n\x07polygon\x18\x03 \x01(\x0b\x32\x1a.planier.common.v1.PolygonH\x00\x12\x31\n\x06period\x18\x04 \x01(\x0b\x32\x19.planier.common.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01\x12\x35\n\x07sources\x18\x05 \x03(\tB$\xbaH!\x92\x01\x1e\x10\x64\"\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,39}$\x12\x34\n\x05kinds\x18\x06 \x03(\tB%\xbaH\"\x92\x01\x1f\x10\xc8\x01\"\x1ar\x18\x32\x16^[A-Z][A-Z0-9_]{0,39}$\x12\x42\n\x08statuses\x18\x07 \x03(\x0e\x32\x1d.planier.common.v1.FactStatusB\x11\xbaH\x0e\x92\x01\x0b\x10\x14\"\x07\x82\x01\x04\x10\x01 \x00\x12)\n\x05\x61s_of\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rchanged_since\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x05limit\x18\n \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x9c\x01\x12\x1e\n\x0b\x63\x65ll_budget\x18\x0b \x01(\rB\t\xbaH\x06*\x04\x18\xd0\x86\x03\x42\r\n\x04\x61rea\x12\x05\xbaH\x02\x08\x01\"\xe1\x03\n\x0e\x46\x65\x61tureColumns\x12\x0f\n\x07sources\x18\x01 \x03(\t\x12\r\n\x05kinds\x18\x02 \x03(\t\x12\x13\n\x0binstruments\x18\x03 \x03(\t\x12\x10\n\x08\x66\x61\x63t_ids\x18\x04 \x03(\t\x12\x14\n\x0csource_index\x18\x05 \x03(\r\x12\x12\n\nkind_index\x18\x06 \x03(\r\x12\x18\n\x10instrument_index\x18\x07 \x03(\r\x12/\n\x08statuses\x18\x08 \x03(\x0e\x32\x1d.planier.common.v1.FactStatus\x12\x11\n\trevisions\x18\t \x03(\r\x12\x0e\n\x06titles\x18\n \x03(\t\x12\x14\n\x0clongitude_e7\x18\x0b \x03(\x11\x12\x13\n\x0blatitude_e7\x18\x0c \x03(\x11\x12\x15\n\rperiod_counts\x18\r \x03(\r\x12\x0e\n\x06starts\x18\x0e \x03(\x12\x12\x0c\n\x04\x65nds\x18\x0f \x03(\x12\x12\x13\n\x0bshape_index\x18\x10 \x03(\r\x12+\n\x06shapes\x18\x11 \x03(\x0b\x32\x1b.planier.common.v1.Geometry\x12\x16\n\x0erecorded_at_us\x18\x12 \x03(\x12\x12\x1a\n\x12\x61ttendance_minimum\x18\x13 \x03(\r\x12\x1a\n\x12\x61ttendance_maximum\x18\x14 \x03(\r\"@\n\x0b\x43\x65llColumns\x12\x12\n\nresolution\x18\x01 \x01(\r\x12\r\n\x05\x63\x65lls\x18\x02 \x03(\x06\x12\x0e\n\x06\x63ounts\x18\x03 \x03(\x04\"\xcb\x01\n\x10QueryMapResponse\x12\x38\n\x08\x66\x65\x61tures\x18\x01 \x01(\x0b\x32$.planier.analytics.v1.FeatureColumnsH\x00\x12\x32\n\x05\x63\x65lls\x18\x02 \x01(\x0b\x32!.planier.analytics.v1.CellColumnsH\x00\x12\r\n\x05total\x18\x03 \x01(\x04\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMarkB\t\n\x07\x63ontent\"\x9a\x01\n\x0eGetFactRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12&\n\x07\x66\x61\x63t_id\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa9\x01\n\x0b\x46\x61\x63tVersion\x12%\n\x04\x66\x61\x63t\x18\x01 \x01(\x0b\x32\x17.planier.common.v1.Fact\x12\x30\n\x06\x63hange\x18\x02 \x01(\x0e\x32 .planier.analytics.v1.ChangeKind\x12/\n\x0brecorded_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08position\x18\x04 \x01(\x04\"\x88\x01\n\x0fGetFactResponse\x12\x0f\n\x07\x66\x61\x63t_id\x18\x01 \x01(\t\x12\x33\n\x08versions\x18\x02 \x03(\x0b\x32!.planier.analytics.v1.FactVersion\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark\"\x14\n\x12GetPositionRequest\"J\n\x13GetPositionResponse\x12\x33\n\tprojected\x18\x01 \x01(\x0b\x32 .planier.common.v1.StorePosition\"\x97\x06\n\x13QueryTensionRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12\x30\n\x03\x62ox\x18\x02 \x01(\x0b\x32!.planier.analytics.v1.BoundingBoxH\x00\x12-\n\x07polygon\x18\x03 \x01(\x0b\x32\x1a.planier.common.v1.PolygonH\x00\x12\x31\n\x06period\x18\x04 \x01(\x0b\x32\x19.planier.common.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01\x12\x35\n\x07sources\x18\x05 \x03(\tB$\xbaH!\x92\x01\x1e\x10\x64\"\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,39}$\x12\x34\n\x05kinds\x18\x06 \x03(\tB%\xbaH\"\x92\x01\x1f\x10\xc8\x01\"\x1ar\x18\x32\x16^[A-Z][A-Z0-9_]{0,39}$\x12)\n\x05\x61s_of\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x04step\x18\x08 \x01(\x0e\x32!.planier.analytics.v1.TensionStepB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12t\n\nresolution\x18\t \x01(\rB`\xbaH]\xba\x01Z\n\x12tension.resolution\x12\x19must be 0 or from 6 to 10\x1a)this == 0u || (this >= 6u && this <= 10u)\x12;\n\x05layer\x18\n \x03(\x0b\x32!.planier.analytics.v1.TensionUnitB\t\xbaH\x06\x92\x01\x03\x10\xd0\x0f\x12\x10\n\x08\x62y_layer\x18\x0b \x01(\x08\x12~\n\x0cpermutations\x18\x0c \x01(\rBh\xbaHe\xba\x01\x62\n\x14tension.permutations\x12\x1cmust be 0 or from 99 to 9999\x1a,this == 0u || (this >= 99u && this <= 9999u)\x12\x0e\n\x06method\x18\r \x01(\x08\x42\r\n\x04\x61rea\x12\x05\xbaH\x02\x08\x01*w\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HANGE_KIND_DECLARED\x10\x01\x12\x17\n\x13\x43HANGE_KIND_AMENDED\x10\x02\x12\x19\n\x15\x43HANGE_KIND_CANCELLED\x10\x03\x32\xd9\x03\n\x10\x41nalyticsService\x12l\n\x08QueryMap\x12%.planier.analytics.v1.QueryMapRequest\x1a&.planier.analytics.v1.QueryMapResponse\"\x11\xca\xda\x18\r\x08\x01\x10\x03\x1a\x05\x66\x61\x63ts \x01\x12i\n\x07GetFact\x12$.planier.analytics.v1.GetFactRequest\x1a%.planier.analytics.v1.GetFactResponse\"\x11\xca\xda\x18\r\x08\x01\x10\x03\x1a\x05\x66\x61\x63ts \x01\x12r\n\x0bGetPosition\x12(.planier.analytics.v1.GetPositionRequest\x1a).planier.analytics.v1.GetPositionResponse\"\x0e\xca\xda\x18\n\x08\x03\x1a\x06\x65vents\x12x\n\x0cQueryTension\x12).planier.analytics.v1.QueryTensionRequest\x1a*.planier.analytics.v1.QueryTensionResponse\"\x11\xca\xda\x18\r\x08\x01\x10\x03\x1a\x05\x66\x61\x63ts \x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,34 +63,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYMAPREQUEST'].fields_by_name['cell_budget']._serialized_options = b'\272H\006*\004\030\320\206\003'
   _globals['_GETFACTREQUEST'].fields_by_name['fact_id']._loaded_options = None
   _globals['_GETFACTREQUEST'].fields_by_name['fact_id']._serialized_options = b'\272H\022r\0202\016^[0-9a-f]{32}$'
+  _globals['_QUERYTENSIONREQUEST'].oneofs_by_name['area']._loaded_options = None
+  _globals['_QUERYTENSIONREQUEST'].oneofs_by_name['area']._serialized_options = b'\272H\002\010\001'
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['period']._loaded_options = None
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['period']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['sources']._loaded_options = None
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['sources']._serialized_options = b'\272H!\222\001\036\020d\"\032r\0302\026^[a-z][a-z0-9-]{0,39}$'
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['kinds']._loaded_options = None
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['kinds']._serialized_options = b'\272H\"\222\001\037\020\310\001\"\032r\0302\026^[A-Z][A-Z0-9_]{0,39}$'
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['step']._loaded_options = None
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['step']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['resolution']._loaded_options = None
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['resolution']._serialized_options = b'\272H]\272\001Z\n\022tension.resolution\022\031must be 0 or from 6 to 10\032)this == 0u || (this >= 6u && this <= 10u)'
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['layer']._loaded_options = None
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['layer']._serialized_options = b'\272H\006\222\001\003\020\320\017'
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['permutations']._loaded_options = None
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['permutations']._serialized_options = b'\272He\272\001b\n\024tension.permutations\022\034must be 0 or from 99 to 9999\032,this == 0u || (this >= 99u && this <= 9999u)'
   _globals['_ANALYTICSSERVICE'].methods_by_name['QueryMap']._loaded_options = None
   _globals['_ANALYTICSSERVICE'].methods_by_name['QueryMap']._serialized_options = b'\312\332\030\r\010\001\020\003\032\005facts \001'
   _globals['_ANALYTICSSERVICE'].methods_by_name['GetFact']._loaded_options = None
   _globals['_ANALYTICSSERVICE'].methods_by_name['GetFact']._serialized_options = b'\312\332\030\r\010\001\020\003\032\005facts \001'
   _globals['_ANALYTICSSERVICE'].methods_by_name['GetPosition']._loaded_options = None
   _globals['_ANALYTICSSERVICE'].methods_by_name['GetPosition']._serialized_options = b'\312\332\030\n\010\003\032\006events'
-  _globals['_CHANGEKIND']._serialized_start=2403
-  _globals['_CHANGEKIND']._serialized_end=2522
-  _globals['_BOUNDINGBOX']._serialized_start=219
-  _globals['_BOUNDINGBOX']._serialized_end=512
-  _globals['_QUERYMAPREQUEST']._serialized_start=515
-  _globals['_QUERYMAPREQUEST']._serialized_end=1079
-  _globals['_FEATURECOLUMNS']._serialized_start=1082
-  _globals['_FEATURECOLUMNS']._serialized_end=1563
-  _globals['_CELLCOLUMNS']._serialized_start=1565
-  _globals['_CELLCOLUMNS']._serialized_end=1629
-  _globals['_QUERYMAPRESPONSE']._serialized_start=1632
-  _globals['_QUERYMAPRESPONSE']._serialized_end=1835
-  _globals['_GETFACTREQUEST']._serialized_start=1838
-  _globals['_GETFACTREQUEST']._serialized_end=1992
-  _globals['_FACTVERSION']._serialized_start=1995
-  _globals['_FACTVERSION']._serialized_end=2164
-  _globals['_GETFACTRESPONSE']._serialized_start=2167
-  _globals['_GETFACTRESPONSE']._serialized_end=2303
-  _globals['_GETPOSITIONREQUEST']._serialized_start=2305
-  _globals['_GETPOSITIONREQUEST']._serialized_end=2325
-  _globals['_GETPOSITIONRESPONSE']._serialized_start=2327
-  _globals['_GETPOSITIONRESPONSE']._serialized_end=2401
-  _globals['_ANALYTICSSERVICE']._serialized_start=2525
-  _globals['_ANALYTICSSERVICE']._serialized_end=2876
+  _globals['_ANALYTICSSERVICE'].methods_by_name['QueryTension']._loaded_options = None
+  _globals['_ANALYTICSSERVICE'].methods_by_name['QueryTension']._serialized_options = b'\312\332\030\r\010\001\020\003\032\005facts \001'
+  _globals['_CHANGEKIND']._serialized_start=3233
+  _globals['_CHANGEKIND']._serialized_end=3352
+  _globals['_BOUNDINGBOX']._serialized_start=255
+  _globals['_BOUNDINGBOX']._serialized_end=548
+  _globals['_QUERYMAPREQUEST']._serialized_start=551
+  _globals['_QUERYMAPREQUEST']._serialized_end=1115
+  _globals['_FEATURECOLUMNS']._serialized_start=1118
+  _globals['_FEATURECOLUMNS']._serialized_end=1599
+  _globals['_CELLCOLUMNS']._serialized_start=1601
+  _globals['_CELLCOLUMNS']._serialized_end=1665
+  _globals['_QUERYMAPRESPONSE']._serialized_start=1668
+  _globals['_QUERYMAPRESPONSE']._serialized_end=1871
+  _globals['_GETFACTREQUEST']._serialized_start=1874
+  _globals['_GETFACTREQUEST']._serialized_end=2028
+  _globals['_FACTVERSION']._serialized_start=2031
+  _globals['_FACTVERSION']._serialized_end=2200
+  _globals['_GETFACTRESPONSE']._serialized_start=2203
+  _globals['_GETFACTRESPONSE']._serialized_end=2339
+  _globals['_GETPOSITIONREQUEST']._serialized_start=2341
+  _globals['_GETPOSITIONREQUEST']._serialized_end=2361
+  _globals['_GETPOSITIONRESPONSE']._serialized_start=2363
+  _globals['_GETPOSITIONRESPONSE']._serialized_end=2437
+  _globals['_QUERYTENSIONREQUEST']._serialized_start=2440
+  _globals['_QUERYTENSIONREQUEST']._serialized_end=3231
+  _globals['_ANALYTICSSERVICE']._serialized_start=3355
+  _globals['_ANALYTICSSERVICE']._serialized_end=3828
 # @@protoc_insertion_point(module_scope)

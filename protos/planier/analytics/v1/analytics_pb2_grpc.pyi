@@ -6,6 +6,7 @@ Reading: the map and the things on it (art5.map)."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from planier.analytics.v1 import analytics_pb2 as _analytics_pb2
+from planier.analytics.v1 import tension_pb2 as _tension_pb2
 import abc as _abc_1
 
 
@@ -20,6 +21,8 @@ class AnalyticsServiceStub:
     """One fact with its history."""
     GetPosition: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetPositionRequest, _analytics_pb2.GetPositionResponse]
     """How far the read model has followed ingest; hashes only."""
+    QueryTension: _aio.UnaryUnaryMultiCallable[_analytics_pb2.QueryTensionRequest, _tension_pb2.QueryTensionResponse]
+    """Where facts gather beyond chance, under the purpose TENSION only."""
 
 class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -45,5 +48,13 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_analytics_pb2.GetPositionRequest, _abc.Awaitable[_analytics_pb2.GetPositionResponse]],
     ) -> _abc.Awaitable[_analytics_pb2.GetPositionResponse]:
         """How far the read model has followed ingest; hashes only."""
+
+    @_abc_1.abstractmethod
+    def QueryTension(
+        self,
+        request: _analytics_pb2.QueryTensionRequest,
+        context: _aio.ServicerContext[_analytics_pb2.QueryTensionRequest, _abc.Awaitable[_tension_pb2.QueryTensionResponse]],
+    ) -> _abc.Awaitable[_tension_pb2.QueryTensionResponse]:
+        """Where facts gather beyond chance, under the purpose TENSION only."""
 
 def add_AnalyticsServiceServicer_to_server(servicer: AnalyticsServiceServicer, server: _aio.Server) -> None: ...
