@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import audit, cost, ingest, read, recheck, start, tension
+from bench import audit, conflicts, cost, ingest, read, recheck, start, tension
+from bench import map as map_bench
 from bench.harness import OUT, Row, write
 
 GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
@@ -18,6 +19,8 @@ GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "ingest-postgres": ingest.postgres_rows,
     "overload": ingest.overload_rows,
     "tension": tension.rows,
+    "conflicts": conflicts.rows,
+    "map": map_bench.rows,
 }
 
 
