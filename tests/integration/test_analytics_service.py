@@ -8,14 +8,11 @@ import pytest
 from planier.analytics.v1 import analytics_pb2 as pb
 from planier.common.v1 import fact_pb2
 
-from services.analytics.agenda import AgendaDesk
-from services.analytics.conflicts.desk import ConflictDesk
-from services.analytics.conflicts.register import Register
 from services.analytics.conflicts.rules import Rules
 from services.analytics.projections import FactProjection
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
-from services.analytics.wiring import open_for_writing
+from services.analytics.wiring import desks_of, open_for_writing
 from services.kernel.clock import RandomIds, SystemClock
 from services.kernel.errors import Problem
 from services.kernel.guard.options import methods_of
@@ -55,9 +52,8 @@ async def servicer(log: IngestLog, tmp_path: Path) -> AsyncIterator[AnalyticsSer
     ProjectionRunner(writer, FactProjection()).advance(log.store_id, GENESIS, log.events, log.head().digest)
     model = ReadModel(open_for_reading(url), lambda: True)
     store = open_store(f"sqlite:///{tmp_path}/steps.db", clock=SystemClock())
-    register, rules = Register(store, RandomIds()), Rules.load()
-    agenda = AgendaDesk(model, register, rules, Territory.load(TERRITORY), SystemClock())
-    yield AnalyticsServicer(model, ConflictDesk(model, register, rules), agenda)
+    territory, clock = Territory.load(TERRITORY), SystemClock()
+    yield AnalyticsServicer(model, *desks_of(model, store, RandomIds(), Rules.load(), territory, clock))
     model.close()
     store.close()
     writer.dispose()
