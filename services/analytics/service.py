@@ -17,7 +17,9 @@ from planier.analytics.v1.analytics_pb2 import (
     QueryConflictsResponse,
     QueryMapRequest,
     QueryMapResponse,
+    QueryTensionRequest,
 )
+from planier.analytics.v1.tension_pb2 import QueryTensionResponse
 from planier.common.v1.fact_pb2 import FactStatus
 from planier.common.v1.release_pb2 import StorePosition
 
@@ -28,6 +30,7 @@ from services.analytics.packing import pack
 from services.analytics.placement import E7, microseconds_of
 from services.analytics.queries import MapQuery, fact_versions, permitted, query_map
 from services.analytics.reading import ReadModel
+from services.analytics.tension.desk import TensionDesk
 from services.kernel.clock import from_microseconds
 from services.kernel.errors import not_found
 from services.kernel.rpc.call import Call
@@ -39,8 +42,9 @@ DEFAULT_CELL_BUDGET = 5000
 class AnalyticsServicer:
     """Implements planier.analytics.v1.AnalyticsService over the read model."""
 
-    def __init__(self, model: ReadModel, conflicts: ConflictDesk, agenda: AgendaDesk) -> None:
+    def __init__(self, model: ReadModel, tension: TensionDesk, conflicts: ConflictDesk, agenda: AgendaDesk) -> None:
         self._model = model
+        self._tension = tension
         self._conflicts = conflicts
         self._agenda = agenda
 
@@ -81,6 +85,10 @@ class AnalyticsServicer:
                 )
             )
         return response
+
+    async def QueryTension(self, request: QueryTensionRequest, call: Call) -> QueryTensionResponse:
+        """Where facts gather beyond chance; no zone is an answer."""
+        return await self._tension.answer(request, call)
 
     async def QueryConflicts(self, request: QueryConflictsRequest, call: Call) -> QueryConflictsResponse:
         """Facts that do not go together, and what people did about it."""

@@ -14,6 +14,7 @@ class AnalyticsSettings(ServiceSettings):
     ingest_address: Address
     access_address: Address
     audit_address: Address
+    annex_file: FilePath
     territory_file: FilePath
     # People's steps on conflicts: a store that no rebuild gives back. Empty: in the read model's own database.
     steps_url: Annotated[str, StringConstraints(pattern=r"^([a-z0-9]+(\+[a-z0-9]+)?://\S+)?$")] = ""

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import grpc
+from planier.access.v1.access_pb2_grpc import AccessServiceStub
 from planier.analytics.v1.analytics_pb2 import DESCRIPTOR
 from planier.common.v1.event_pb2 import ReadEventsRequest, ReadEventsResponse
 from planier.ingest.v1.ingest_pb2_grpc import IngestServiceStub
@@ -25,6 +26,8 @@ from services.analytics.projections import FactProjection
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
 from services.analytics.settings import AnalyticsSettings
+from services.analytics.tension.desk import TensionDesk
+from services.kernel.annex import await_signed
 from services.kernel.bus.base import TOPICS
 from services.kernel.bus.connection import BusSettings, Connection
 from services.kernel.bus.feed import Feed
@@ -34,6 +37,7 @@ from services.kernel.guard.guard import Guard
 from services.kernel.guard.remote import KeyLoader, RemoteChecker, RemoteRecorder
 from services.kernel.guard.tokens import TokenVerifier
 from services.kernel.projection import ProjectionRunner
+from services.kernel.registry import Registry
 from services.kernel.rpc.client import open_channel
 from services.kernel.rpc.server import Server
 from services.kernel.screening import detector_of
@@ -62,9 +66,11 @@ class Analytics:
     writer: Engine
     steps: SqlEventStore
     following: "asyncio.Task[None]"
+    registry: Registry
 
     async def ready(self) -> None:
-        """Returns once all that ingest had is applied; raises what ended the follower before."""
+        """Returns once annex 1 is the signed one and all that ingest had is applied; raises what ended it before."""
+        await await_signed(AccessServiceStub(self.channels[0]), self.registry)
         told = asyncio.create_task(self.follower.caught_up.wait())
         try:
             await asyncio.wait((told, self.following), return_when=asyncio.FIRST_COMPLETED)
@@ -93,7 +99,8 @@ class Analytics:
 async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
     """The service as settings say; its tables are made where they are missing."""
     clock, ids = SystemClock(), RandomIds()
-    territory, rules = Territory.load(settings.territory_file), Rules.load()
+    registry, territory = Registry.load(settings.annex_file), Territory.load(settings.territory_file)
+    rules = Rules.load()
     writer = await asyncio.to_thread(open_for_writing, settings.database_url)
     projection = FactProjection(crossing=Crossing(rules, Metres(territory.epsg)))
     runner = await asyncio.to_thread(ProjectionRunner, writer, projection)
@@ -117,12 +124,14 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
         screen_motive=detector_of,
         telemetry=telemetry,
     )
-    servicer = AnalyticsServicer(model, *desks_of(model, steps, ids, rules, territory, clock))
+    desks = desks_of(model, steps, ids, rules, territory, clock)
+    servicer = AnalyticsServicer(model, TensionDesk(model, registry, territory), *desks)
     bindings = [(DESCRIPTOR.services_by_name["AnalyticsService"], servicer)]
     server = Server(settings=settings, bindings=bindings, guard=guard, telemetry=telemetry)
     remotes = (checker, recorder)
     following = asyncio.create_task(follower.run())
-    return Analytics(server, guard, follower, model, bus, remotes, (access, audit, ingest), writer, steps, following)
+    channels = (access, audit, ingest)
+    return Analytics(server, guard, follower, model, bus, remotes, channels, writer, steps, following, registry)
 
 
 def desks_of(

@@ -24,20 +24,20 @@ COMMANDS = (
     "map",
     "agenda",
     "conflicts",
+    "tension",
     "fact",
     "cortege",
     "convention",
-    "acts",
     "clearance",
-    "review",
     "notice",
     "nominative_list",
     "engagement",
+    "access",
     "audit",
     "demo",
 )
 # What the groups with many commands take from elsewhere.
-PARTS = ("proofs", "audit_replay", "audit_proof", "audit_governance", "audit_report", "audit_export")
+PARTS = ("acts", "review", "proofs", "audit_replay", "audit_proof", "audit_governance", "audit_report", "audit_export")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 PurposeOption = Annotated[str, typer.Option(help="Why, in the words of art6.purpose: SITUATION, CROSSING, TENSION.")]

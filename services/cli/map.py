@@ -45,7 +45,7 @@ def map_view(
     profile = Profile.load()
     request = QueryMapRequest(
         consultation=session.consultation(purpose, motive),
-        box=box_of(area) if area else _whole(profile),
+        box=area_box(area, profile),
         sources=source or (),
         kinds=kind or (),
         statuses=[value_of(FactStatus, name, "--status") for name in status or ()],
@@ -62,6 +62,14 @@ def map_view(
     perform(_map(profile, request, person, as_json=as_json), as_json=as_json)
 
 
+def area_box(area: str, profile: Profile) -> BoundingBox:
+    """The area that a person typed, or the whole territory."""
+    if area:
+        return box_of(area)
+    bounds = Territory.load(profile.territory).bounds
+    return BoundingBox(west=bounds.west, south=bounds.south, east=bounds.east, north=bounds.north)
+
+
 def box_of(area: str) -> BoundingBox:
     """A box as a person types it; BadParameter where it is none."""
     try:
@@ -69,11 +77,6 @@ def box_of(area: str) -> BoundingBox:
     except ValueError:
         raise typer.BadParameter(f"must be {AREA}", param_hint="--area") from None
     return BoundingBox(west=west, south=south, east=east, north=north)
-
-
-def _whole(profile: Profile) -> BoundingBox:
-    bounds = Territory.load(profile.territory).bounds
-    return BoundingBox(west=bounds.west, south=bounds.south, east=bounds.east, north=bounds.north)
 
 
 async def _map(profile: Profile, request: QueryMapRequest, person: str, *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from planier.access.v1 import access_pb2, engagement_events_pb2, engagement_pb2, events_pb2, list_pb2
+from planier.access.v1 import access_pb2, engagement_events_pb2, engagement_pb2, events_pb2, list_pb2, recheck_pb2
 from planier.analytics.v1 import analytics_pb2, conflicts_pb2
 from planier.audit.v1 import audit_pb2, governance_pb2, oversight_pb2, record_pb2
 from planier.common.v1 import event_pb2, fact_pb2, guard_pb2, release_pb2
@@ -142,8 +142,12 @@ REQUESTS: Mapping[str, Message] = {
         consultation=LOOK, engagement_id=CLEARANCE, certificate=b"x", signature=b"x" * 64
     ),
     "ListEngagements": engagement_pb2.ListEngagementsRequest(consultation=LOOK),
+    "Recheck": recheck_pb2.RecheckRequest(consultation=LOOK, records=[b"x"]),
     "ReadEvents": event_pb2.ReadEventsRequest(),
     "QueryMap": analytics_pb2.QueryMapRequest(
+        consultation=LOOK, box=analytics_pb2.BoundingBox(west=5, south=43, east=6, north=44), period=PERIOD
+    ),
+    "QueryTension": analytics_pb2.QueryTensionRequest(
         consultation=LOOK, box=analytics_pb2.BoundingBox(west=5, south=43, east=6, north=44), period=PERIOD
     ),
     "GetFact": analytics_pb2.GetFactRequest(consultation=LOOK, fact_id="0" * 32),

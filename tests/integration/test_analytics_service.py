@@ -12,6 +12,7 @@ from services.analytics.conflicts.rules import Rules
 from services.analytics.projections import FactProjection
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
+from services.analytics.tension.desk import TensionDesk
 from services.analytics.wiring import desks_of, open_for_writing
 from services.kernel.clock import RandomIds, SystemClock
 from services.kernel.errors import Problem
@@ -20,13 +21,12 @@ from services.kernel.projection import ProjectionRunner
 from services.kernel.rpc.call import Call, Invocation
 from services.kernel.store.base import GENESIS
 from services.kernel.store.opening import open_store
-from services.kernel.territory import Territory
 from tests.fixtures import analytics as built
 from tests.fixtures.analytics import HOUR_US, NEW_YEAR_US, IngestLog
+from tests.fixtures.ingest import MARSEILLE, REGISTRY
 
-TERRITORY = Path("deploy/territory/marseille.json")
 METHODS = {method.name: method for method in methods_of(pb.DESCRIPTOR.services_by_name["AnalyticsService"])}
-MARSEILLE = pb.BoundingBox(west=5.2, south=43.1, east=5.6, north=43.4)
+BOX = pb.BoundingBox(west=5.2, south=43.1, east=5.6, north=43.4)
 
 
 def call_of(method: str, *sources: str) -> Call:
@@ -52,15 +52,15 @@ async def servicer(log: IngestLog, tmp_path: Path) -> AsyncIterator[AnalyticsSer
     ProjectionRunner(writer, FactProjection()).advance(log.store_id, GENESIS, log.events, log.head().digest)
     model = ReadModel(open_for_reading(url), lambda: True)
     store = open_store(f"sqlite:///{tmp_path}/steps.db", clock=SystemClock())
-    territory, clock = Territory.load(TERRITORY), SystemClock()
-    yield AnalyticsServicer(model, *desks_of(model, store, RandomIds(), Rules.load(), territory, clock))
+    desks = desks_of(model, store, RandomIds(), Rules.load(), MARSEILLE, SystemClock())
+    yield AnalyticsServicer(model, TensionDesk(model, REGISTRY, MARSEILLE), *desks)
     model.close()
     store.close()
     writer.dispose()
 
 
 def request(**more: object) -> pb.QueryMapRequest:
-    asked = pb.QueryMapRequest(box=MARSEILLE, **more)  # type: ignore[arg-type]
+    asked = pb.QueryMapRequest(box=BOX, **more)  # type: ignore[arg-type]
     asked.period.CopyFrom(built.period(NEW_YEAR_US, NEW_YEAR_US + HOUR_US))
     return asked
 

@@ -19,6 +19,7 @@ from services.analytics.conflicts.subjects import Metres
 from services.analytics.projections import FactProjection
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
+from services.analytics.tension.desk import TensionDesk
 from services.analytics.wiring import desks_of, open_for_writing
 from services.kernel.clock import RandomIds, from_microseconds
 from services.kernel.errors import Problem
@@ -31,6 +32,7 @@ from services.kernel.store.sql import SqlEventStore
 from services.kernel.territory import Territory
 from tests.fixtures import analytics as built
 from tests.fixtures.analytics import HOUR_US, NEW_YEAR_US, IngestLog
+from tests.fixtures.ingest import REGISTRY
 from tests.fixtures.store import HandClock
 
 METHODS = {method.name: method for method in methods_of(pb.DESCRIPTOR.services_by_name["AnalyticsService"])}
@@ -127,7 +129,8 @@ async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     clock = HandClock(from_microseconds(NEW_YEAR_US))
     store = open_store(steps_url, clock=clock)
     model = ReadModel(open_for_reading(url), lambda: True)
-    servicer = AnalyticsServicer(model, *desks_of(model, store, RandomIds(), rules, territory, clock))
+    desks = desks_of(model, store, RandomIds(), rules, territory, clock)
+    servicer = AnalyticsServicer(model, TensionDesk(model, REGISTRY, territory), *desks)
     yield Desk(servicer, runner, store, clock, IngestLog())
     model.close()
     store.close()

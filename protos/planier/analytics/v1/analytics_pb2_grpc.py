@@ -5,6 +5,7 @@ import warnings
 
 from planier.analytics.v1 import analytics_pb2 as planier_dot_analytics_dot_v1_dot_analytics__pb2
 from planier.analytics.v1 import conflicts_pb2 as planier_dot_analytics_dot_v1_dot_conflicts__pb2
+from planier.analytics.v1 import tension_pb2 as planier_dot_analytics_dot_v1_dot_tension__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -50,6 +51,11 @@ class AnalyticsServiceStub:
                 request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionRequest.SerializeToString,
                 response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionResponse.FromString,
                 _registered_method=True)
+        self.QueryTension = channel.unary_unary(
+                '/planier.analytics.v1.AnalyticsService/QueryTension',
+                request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryTensionRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_tension__pb2.QueryTensionResponse.FromString,
+                _registered_method=True)
         self.QueryConflicts = channel.unary_unary(
                 '/planier.analytics.v1.AnalyticsService/QueryConflicts',
                 request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryConflictsRequest.SerializeToString,
@@ -91,6 +97,13 @@ class AnalyticsServiceServicer:
 
     def GetPosition(self, request, context):
         """How far the read model has followed ingest; hashes only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QueryTension(self, request, context):
+        """Where facts gather beyond chance, under the purpose TENSION only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,6 +154,11 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
                     servicer.GetPosition,
                     request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionRequest.FromString,
                     response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionResponse.SerializeToString,
+            ),
+            'QueryTension': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryTension,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryTensionRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_tension__pb2.QueryTensionResponse.SerializeToString,
             ),
             'QueryConflicts': grpc.unary_unary_rpc_method_handler(
                     servicer.QueryConflicts,
@@ -244,6 +262,33 @@ class AnalyticsService:
             '/planier.analytics.v1.AnalyticsService/GetPosition',
             planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionRequest.SerializeToString,
             planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryTension(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/QueryTension',
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryTensionRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_tension__pb2.QueryTensionResponse.FromString,
             options,
             channel_credentials,
             insecure,

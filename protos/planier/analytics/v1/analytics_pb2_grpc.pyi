@@ -7,6 +7,7 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from planier.analytics.v1 import analytics_pb2 as _analytics_pb2
 from planier.analytics.v1 import conflicts_pb2 as _conflicts_pb2
+from planier.analytics.v1 import tension_pb2 as _tension_pb2
 import abc as _abc_1
 
 
@@ -21,6 +22,8 @@ class AnalyticsServiceStub:
     """One fact with its history."""
     GetPosition: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetPositionRequest, _analytics_pb2.GetPositionResponse]
     """How far the read model has followed ingest; hashes only."""
+    QueryTension: _aio.UnaryUnaryMultiCallable[_analytics_pb2.QueryTensionRequest, _tension_pb2.QueryTensionResponse]
+    """Where facts gather beyond chance, under the purpose TENSION only."""
     QueryConflicts: _aio.UnaryUnaryMultiCallable[_analytics_pb2.QueryConflictsRequest, _analytics_pb2.QueryConflictsResponse]
     """Facts that do not go together, with what people did about it; under the purpose CROSSING."""
     AcknowledgeConflict: _aio.UnaryUnaryMultiCallable[_conflicts_pb2.AcknowledgeConflictRequest, _conflicts_pb2.AcknowledgeConflictResponse]
@@ -54,6 +57,14 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_analytics_pb2.GetPositionRequest, _abc.Awaitable[_analytics_pb2.GetPositionResponse]],
     ) -> _abc.Awaitable[_analytics_pb2.GetPositionResponse]:
         """How far the read model has followed ingest; hashes only."""
+
+    @_abc_1.abstractmethod
+    def QueryTension(
+        self,
+        request: _analytics_pb2.QueryTensionRequest,
+        context: _aio.ServicerContext[_analytics_pb2.QueryTensionRequest, _abc.Awaitable[_tension_pb2.QueryTensionResponse]],
+    ) -> _abc.Awaitable[_tension_pb2.QueryTensionResponse]:
+        """Where facts gather beyond chance, under the purpose TENSION only."""
 
     @_abc_1.abstractmethod
     def QueryConflicts(
