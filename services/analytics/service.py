@@ -42,11 +42,11 @@ DEFAULT_CELL_BUDGET = 5000
 class AnalyticsServicer:
     """Implements planier.analytics.v1.AnalyticsService over the read model."""
 
-    def __init__(self, model: ReadModel, tension: TensionDesk, conflicts: ConflictDesk, agenda: AgendaDesk) -> None:
+    def __init__(self, model: ReadModel, conflicts: ConflictDesk, agenda: AgendaDesk, tension: TensionDesk) -> None:
         self._model = model
-        self._tension = tension
         self._conflicts = conflicts
         self._agenda = agenda
+        self._tension = tension
 
     async def QueryMap(self, request: QueryMapRequest, call: Call) -> QueryMapResponse:
         """Exact features up to the limit, else exact counts by cell; empty where no asked source is permitted."""
@@ -86,10 +86,6 @@ class AnalyticsServicer:
             )
         return response
 
-    async def QueryTension(self, request: QueryTensionRequest, call: Call) -> QueryTensionResponse:
-        """Where facts gather beyond chance; no zone is an answer."""
-        return await self._tension.answer(request, call)
-
     async def QueryConflicts(self, request: QueryConflictsRequest, call: Call) -> QueryConflictsResponse:
         """Facts that do not go together, and what people did about it."""
         return await self._conflicts.query(request, call)
@@ -117,6 +113,10 @@ class AnalyticsServicer:
     async def GetAgenda(self, request: GetAgendaRequest, call: Call) -> GetAgendaResponse:
         """Day by day what happens and what deserves attention."""
         return await self._agenda.agenda(request, call)
+
+    async def QueryTension(self, request: QueryTensionRequest, call: Call) -> QueryTensionResponse:
+        """Where facts gather beyond chance; no zone is an answer."""
+        return await self._tension.answer(request, call)
 
     async def GetPosition(self, request: GetPositionRequest, call: Call) -> GetPositionResponse:  # noqa: ARG002
         """How far the read model has followed ingest: who has written asks until its position is reached."""

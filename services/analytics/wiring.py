@@ -32,7 +32,7 @@ from services.kernel.bus.base import TOPICS
 from services.kernel.bus.connection import BusSettings, Connection
 from services.kernel.bus.feed import Feed
 from services.kernel.bus.subscription import subscribe
-from services.kernel.clock import Clock, Ids, RandomIds, SystemClock
+from services.kernel.clock import RandomIds, SystemClock
 from services.kernel.guard.guard import Guard
 from services.kernel.guard.remote import KeyLoader, RemoteChecker, RemoteRecorder
 from services.kernel.guard.tokens import TokenVerifier
@@ -41,7 +41,6 @@ from services.kernel.registry import Registry
 from services.kernel.rpc.client import open_channel
 from services.kernel.rpc.server import Server
 from services.kernel.screening import detector_of
-from services.kernel.store.base import EventStore
 from services.kernel.store.engine import open_engine
 from services.kernel.store.opening import open_store
 from services.kernel.store.sql import SqlEventStore
@@ -124,22 +123,19 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
         screen_motive=detector_of,
         telemetry=telemetry,
     )
-    desks = desks_of(model, steps, ids, rules, territory, clock)
-    servicer = AnalyticsServicer(model, TensionDesk(model, registry, territory), *desks)
+    register = Register(steps, ids)
+    servicer = AnalyticsServicer(
+        model,
+        ConflictDesk(model, register, rules),
+        AgendaDesk(model, register, rules, territory, clock),
+        TensionDesk(model, registry, territory),
+    )
     bindings = [(DESCRIPTOR.services_by_name["AnalyticsService"], servicer)]
     server = Server(settings=settings, bindings=bindings, guard=guard, telemetry=telemetry)
     remotes = (checker, recorder)
     following = asyncio.create_task(follower.run())
     channels = (access, audit, ingest)
     return Analytics(server, guard, follower, model, bus, remotes, channels, writer, steps, following, registry)
-
-
-def desks_of(
-    model: ReadModel, steps: EventStore, ids: Ids, rules: Rules, territory: Territory, clock: Clock
-) -> tuple[ConflictDesk, AgendaDesk]:
-    """What answers on conflicts and on the agenda, over one register of people's steps."""
-    register = Register(steps, ids)
-    return ConflictDesk(model, register, rules), AgendaDesk(model, register, rules, territory, clock)
 
 
 def feed_of(ingest: grpc.aio.Channel, bus: Connection | None, telemetry: Telemetry) -> Feed:

@@ -8,12 +8,15 @@ import pytest
 from planier.analytics.v1 import analytics_pb2 as pb
 from planier.common.v1 import fact_pb2
 
+from services.analytics.agenda import AgendaDesk
+from services.analytics.conflicts.desk import ConflictDesk
+from services.analytics.conflicts.register import Register
 from services.analytics.conflicts.rules import Rules
 from services.analytics.projections import FactProjection
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
 from services.analytics.tension.desk import TensionDesk
-from services.analytics.wiring import desks_of, open_for_writing
+from services.analytics.wiring import open_for_writing
 from services.kernel.clock import RandomIds, SystemClock
 from services.kernel.errors import Problem
 from services.kernel.guard.options import methods_of
@@ -52,8 +55,10 @@ async def servicer(log: IngestLog, tmp_path: Path) -> AsyncIterator[AnalyticsSer
     ProjectionRunner(writer, FactProjection()).advance(log.store_id, GENESIS, log.events, log.head().digest)
     model = ReadModel(open_for_reading(url), lambda: True)
     store = open_store(f"sqlite:///{tmp_path}/steps.db", clock=SystemClock())
-    desks = desks_of(model, store, RandomIds(), Rules.load(), MARSEILLE, SystemClock())
-    yield AnalyticsServicer(model, TensionDesk(model, REGISTRY, MARSEILLE), *desks)
+    register, rules = Register(store, RandomIds()), Rules.load()
+    agenda = AgendaDesk(model, register, rules, MARSEILLE, SystemClock())
+    conflicts, tension = ConflictDesk(model, register, rules), TensionDesk(model, REGISTRY, MARSEILLE)
+    yield AnalyticsServicer(model, conflicts, agenda, tension)
     model.close()
     store.close()
     writer.dispose()

@@ -13,14 +13,17 @@ from planier.analytics.v1 import analytics_pb2 as pb
 from planier.common.v1 import fact_pb2
 from planier.common.v1.release_pb2 import PURPOSE_CROSSING, PURPOSE_SITUATION, Purpose
 
+from services.analytics.agenda import AgendaDesk
+from services.analytics.conflicts.desk import ConflictDesk
 from services.analytics.conflicts.projection import Crossing
+from services.analytics.conflicts.register import Register
 from services.analytics.conflicts.rules import Rules
 from services.analytics.conflicts.subjects import Metres
 from services.analytics.projections import FactProjection
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
 from services.analytics.tension.desk import TensionDesk
-from services.analytics.wiring import desks_of, open_for_writing
+from services.analytics.wiring import open_for_writing
 from services.kernel.clock import RandomIds, from_microseconds
 from services.kernel.errors import Problem
 from services.kernel.guard.options import methods_of
@@ -129,8 +132,10 @@ async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     clock = HandClock(from_microseconds(NEW_YEAR_US))
     store = open_store(steps_url, clock=clock)
     model = ReadModel(open_for_reading(url), lambda: True)
-    desks = desks_of(model, store, RandomIds(), rules, territory, clock)
-    servicer = AnalyticsServicer(model, TensionDesk(model, REGISTRY, territory), *desks)
+    register = Register(store, RandomIds())
+    agenda = AgendaDesk(model, register, rules, territory, clock)
+    conflicts, tension = ConflictDesk(model, register, rules), TensionDesk(model, REGISTRY, territory)
+    servicer = AnalyticsServicer(model, conflicts, agenda, tension)
     yield Desk(servicer, runner, store, clock, IngestLog())
     model.close()
     store.close()
