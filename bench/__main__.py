@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from bench import audit, conflicts, cost, ingest, read, recheck, start, tension
+from bench import map as map_bench
 from bench.harness import OUT, Row, write
 
 GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
@@ -19,6 +20,7 @@ GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "overload": ingest.overload_rows,
     "tension": tension.rows,
     "conflicts": conflicts.rows,
+    "map": map_bench.rows,
 }
 
 

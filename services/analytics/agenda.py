@@ -213,7 +213,7 @@ def change_of(one: Known) -> pb.AgendaChange.ValueType:
 
 def _fact_ids(connection: Connection, grant: Grant, query: MapQuery) -> set[bytes]:
     answer = query_map(connection, grant, query)
-    if answer.total > len(answer.features):
+    if answer.counts is not None:
         raise precondition("AGENDA_TOO_WIDE", f"more than {MOST_EVENTS} events: ask for fewer days or a smaller area")
     return {bytes(details[1]) for _, details in answer.features}
 

@@ -15,18 +15,18 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from services.analytics.agenda import AgendaDesk
-from services.analytics.conflicts.desk import ConflictDesk
 from services.analytics.conflicts.projection import Crossing
-from services.analytics.conflicts.register import Register
 from services.analytics.conflicts.rules import Rules
 from services.analytics.conflicts.subjects import Metres
+from services.analytics.desks import Desks
 from services.analytics.follower import Follower
 from services.analytics.projections import FactProjection
+from services.analytics.queries import minimums_of
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
 from services.analytics.settings import AnalyticsSettings
-from services.analytics.tension.desk import TensionDesk
+from services.analytics.signal import Signal
+from services.analytics.snapshot import Snapshot
 from services.kernel.annex import await_signed
 from services.kernel.bus.base import TOPICS
 from services.kernel.bus.connection import BusSettings, Connection
@@ -36,6 +36,7 @@ from services.kernel.clock import RandomIds, SystemClock
 from services.kernel.guard.guard import Guard
 from services.kernel.guard.remote import KeyLoader, RemoteChecker, RemoteRecorder
 from services.kernel.guard.tokens import TokenVerifier
+from services.kernel.layers import LayerFolder
 from services.kernel.projection import ProjectionRunner
 from services.kernel.registry import Registry
 from services.kernel.rpc.client import open_channel
@@ -66,9 +67,13 @@ class Analytics:
     steps: SqlEventStore
     following: "asyncio.Task[None]"
     registry: Registry
+    snapshot: Snapshot | None
 
     async def ready(self) -> None:
-        """Returns once annex 1 is the signed one and all that ingest had is applied; raises what ended it before."""
+        """Returns once annex 1 is the signed one and all that ingest had is applied; raises what ended it before.
+
+        Raises AnnexMismatchError: the minimum counts of another annex than the signed one must not be served.
+        """
         await await_signed(AccessServiceStub(self.channels[0]), self.registry)
         told = asyncio.create_task(self.follower.caught_up.wait())
         try:
@@ -77,6 +82,8 @@ class Analytics:
                 self.following.result()
         finally:
             told.cancel()
+        if self.snapshot is not None:
+            self.snapshot.begin()
 
     async def close(self) -> None:
         """Stops following, records what is still to be recorded, then lets go of everything."""
@@ -91,6 +98,8 @@ class Analytics:
         if self.bus is not None:
             await self.bus.close()
         await asyncio.to_thread(self.model.close)
+        if self.snapshot is not None:
+            await asyncio.to_thread(self.snapshot.close)
         await asyncio.to_thread(self.writer.dispose)
         await asyncio.to_thread(self.steps.close)
 
@@ -109,8 +118,19 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
     audit = open_to(settings.audit_address, server_name="audit")
     ingest = open_to(settings.ingest_address, server_name="ingest")
     bus = Connection(BusSettings(settings.nats_url, settings.service, settings.tls)) if settings.nats_url else None
-    follower = Follower(runner, feed_of(ingest, bus, telemetry), telemetry=telemetry)
+    signal = Signal()
+    follower = Follower(runner, feed_of(ingest, bus, telemetry), telemetry=telemetry, on_applied=signal.give)
     model = ReadModel(open_for_reading(settings.database_url), follower.caught_up.is_set)
+    snapshot = Snapshot(open_for_reading(settings.database_url)) if settings.columns_in_memory else None
+    servicer = AnalyticsServicer(
+        model,
+        Desks.over(model, steps, registry=registry, territory=territory, rules=rules, clock=clock, ids=ids),
+        clock=clock,
+        minimums=minimums_of(registry),
+        snapshot=snapshot,
+        layers=LayerFolder(settings.layers_folder) if settings.layers_folder else None,
+        signal=signal,
+    )
     checker, recorder = RemoteChecker(access, telemetry), RemoteRecorder(audit, telemetry)
     guard = Guard(
         service=settings.service,
@@ -123,19 +143,14 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
         screen_motive=detector_of,
         telemetry=telemetry,
     )
-    register = Register(steps, ids)
-    servicer = AnalyticsServicer(
-        model,
-        ConflictDesk(model, register, rules),
-        AgendaDesk(model, register, rules, territory, clock),
-        TensionDesk(model, registry, territory),
-    )
     bindings = [(DESCRIPTOR.services_by_name["AnalyticsService"], servicer)]
     server = Server(settings=settings, bindings=bindings, guard=guard, telemetry=telemetry)
     remotes = (checker, recorder)
     following = asyncio.create_task(follower.run())
     channels = (access, audit, ingest)
-    return Analytics(server, guard, follower, model, bus, remotes, channels, writer, steps, following, registry)
+    return Analytics(
+        server, guard, follower, model, bus, remotes, channels, writer, steps, following, registry, snapshot
+    )
 
 
 def feed_of(ingest: grpc.aio.Channel, bus: Connection | None, telemetry: Telemetry) -> Feed:

@@ -126,6 +126,7 @@ def _analytics(layout: Layout) -> dict[str, str]:
         "ANNEX_FILE": str(layout.annex),
         "TERRITORY_FILE": str(layout.territory),
         "STEPS_URL": f"sqlite:///{layout.home / 'analytics' / 'steps.db'}",
+        "LAYERS_FOLDER": str(layout.layers),
     }
 
 

@@ -13,18 +13,14 @@ from planier.analytics.v1 import analytics_pb2 as pb
 from planier.common.v1 import fact_pb2
 from planier.common.v1.release_pb2 import PURPOSE_CROSSING, PURPOSE_SITUATION, Purpose
 
-from services.analytics.agenda import AgendaDesk
-from services.analytics.conflicts.desk import ConflictDesk
 from services.analytics.conflicts.projection import Crossing
-from services.analytics.conflicts.register import Register
 from services.analytics.conflicts.rules import Rules
 from services.analytics.conflicts.subjects import Metres
 from services.analytics.projections import FactProjection
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
-from services.analytics.tension.desk import TensionDesk
 from services.analytics.wiring import open_for_writing
-from services.kernel.clock import RandomIds, from_microseconds
+from services.kernel.clock import from_microseconds
 from services.kernel.errors import Problem
 from services.kernel.guard.options import methods_of
 from services.kernel.projection import ProjectionRunner
@@ -35,7 +31,6 @@ from services.kernel.store.sql import SqlEventStore
 from services.kernel.territory import Territory
 from tests.fixtures import analytics as built
 from tests.fixtures.analytics import HOUR_US, NEW_YEAR_US, IngestLog
-from tests.fixtures.ingest import REGISTRY
 from tests.fixtures.store import HandClock
 
 METHODS = {method.name: method for method in methods_of(pb.DESCRIPTOR.services_by_name["AnalyticsService"])}
@@ -132,10 +127,7 @@ async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     clock = HandClock(from_microseconds(NEW_YEAR_US))
     store = open_store(steps_url, clock=clock)
     model = ReadModel(open_for_reading(url), lambda: True)
-    register = Register(store, RandomIds())
-    agenda = AgendaDesk(model, register, rules, territory, clock)
-    conflicts, tension = ConflictDesk(model, register, rules), TensionDesk(model, REGISTRY, territory)
-    servicer = AnalyticsServicer(model, conflicts, agenda, tension)
+    servicer = AnalyticsServicer(model, built.desks(model, store, clock))
     yield Desk(servicer, runner, store, clock, IngestLog())
     model.close()
     store.close()

@@ -15,7 +15,8 @@ from services.kernel.guard.options import GuardOptionError, methods_of
 from tests.fixtures.guard import METHODS
 
 _numbers = count()
-QUERY_MAP, GET_POSITION = 0, 2
+_NAMES = [method.name for method in analytics_pb2.DESCRIPTOR.services_by_name["AnalyticsService"].methods]
+QUERY_MAP, GET_POSITION = _NAMES.index("QueryMap"), _NAMES.index("GetPosition")
 
 
 def broken(

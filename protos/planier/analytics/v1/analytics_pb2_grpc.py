@@ -41,6 +41,21 @@ class AnalyticsServiceStub:
                 request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryMapRequest.SerializeToString,
                 response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryMapResponse.FromString,
                 _registered_method=True)
+        self.WatchMap = channel.unary_stream(
+                '/planier.analytics.v1.AnalyticsService/WatchMap',
+                request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.WatchMapRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.WatchMapResponse.FromString,
+                _registered_method=True)
+        self.SearchFacts = channel.unary_unary(
+                '/planier.analytics.v1.AnalyticsService/SearchFacts',
+                request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.SearchFactsRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.SearchFactsResponse.FromString,
+                _registered_method=True)
+        self.CountByZone = channel.unary_unary(
+                '/planier.analytics.v1.AnalyticsService/CountByZone',
+                request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.CountByZoneRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.CountByZoneResponse.FromString,
+                _registered_method=True)
         self.GetFact = channel.unary_unary(
                 '/planier.analytics.v1.AnalyticsService/GetFact',
                 request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetFactRequest.SerializeToString,
@@ -83,6 +98,27 @@ class AnalyticsServiceServicer:
 
     def QueryMap(self, request, context):
         """Exact features up to a limit; above it, exact counts per H3 cell whose sum is the number of features.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchMap(self, request, context):
+        """Changes within an area as they are learnt, after a cursor: none lost, none twice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchFacts(self, request, context):
+        """Facts by the words of their titles (accents and slips of typing forgiven) and by place.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountByZone(self, request, context):
+        """Exact counts by zone of a reference layer (quartiers, arrondissements).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,6 +180,21 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
                     servicer.QueryMap,
                     request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryMapRequest.FromString,
                     response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryMapResponse.SerializeToString,
+            ),
+            'WatchMap': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchMap,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.WatchMapRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.WatchMapResponse.SerializeToString,
+            ),
+            'SearchFacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchFacts,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.SearchFactsRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.SearchFactsResponse.SerializeToString,
+            ),
+            'CountByZone': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountByZone,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.CountByZoneRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.CountByZoneResponse.SerializeToString,
             ),
             'GetFact': grpc.unary_unary_rpc_method_handler(
                     servicer.GetFact,
@@ -208,6 +259,87 @@ class AnalyticsService:
             '/planier.analytics.v1.AnalyticsService/QueryMap',
             planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryMapRequest.SerializeToString,
             planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryMapResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchMap(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/WatchMap',
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.WatchMapRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.WatchMapResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchFacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/SearchFacts',
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.SearchFactsRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.SearchFactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountByZone(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/CountByZone',
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.CountByZoneRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.CountByZoneResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,6 +18,12 @@ class AnalyticsServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     QueryMap: _aio.UnaryUnaryMultiCallable[_analytics_pb2.QueryMapRequest, _analytics_pb2.QueryMapResponse]
     """Exact features up to a limit; above it, exact counts per H3 cell whose sum is the number of features."""
+    WatchMap: _aio.UnaryStreamMultiCallable[_analytics_pb2.WatchMapRequest, _analytics_pb2.WatchMapResponse]
+    """Changes within an area as they are learnt, after a cursor: none lost, none twice."""
+    SearchFacts: _aio.UnaryUnaryMultiCallable[_analytics_pb2.SearchFactsRequest, _analytics_pb2.SearchFactsResponse]
+    """Facts by the words of their titles (accents and slips of typing forgiven) and by place."""
+    CountByZone: _aio.UnaryUnaryMultiCallable[_analytics_pb2.CountByZoneRequest, _analytics_pb2.CountByZoneResponse]
+    """Exact counts by zone of a reference layer (quartiers, arrondissements)."""
     GetFact: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetFactRequest, _analytics_pb2.GetFactResponse]
     """One fact with its history."""
     GetPosition: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetPositionRequest, _analytics_pb2.GetPositionResponse]
@@ -41,6 +47,30 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_analytics_pb2.QueryMapRequest, _abc.Awaitable[_analytics_pb2.QueryMapResponse]],
     ) -> _abc.Awaitable[_analytics_pb2.QueryMapResponse]:
         """Exact features up to a limit; above it, exact counts per H3 cell whose sum is the number of features."""
+
+    @_abc_1.abstractmethod
+    def WatchMap(
+        self,
+        request: _analytics_pb2.WatchMapRequest,
+        context: _aio.ServicerContext[_analytics_pb2.WatchMapRequest, _abc.AsyncIterator[_analytics_pb2.WatchMapResponse]],
+    ) -> _abc.AsyncIterator[_analytics_pb2.WatchMapResponse]:
+        """Changes within an area as they are learnt, after a cursor: none lost, none twice."""
+
+    @_abc_1.abstractmethod
+    def SearchFacts(
+        self,
+        request: _analytics_pb2.SearchFactsRequest,
+        context: _aio.ServicerContext[_analytics_pb2.SearchFactsRequest, _abc.Awaitable[_analytics_pb2.SearchFactsResponse]],
+    ) -> _abc.Awaitable[_analytics_pb2.SearchFactsResponse]:
+        """Facts by the words of their titles (accents and slips of typing forgiven) and by place."""
+
+    @_abc_1.abstractmethod
+    def CountByZone(
+        self,
+        request: _analytics_pb2.CountByZoneRequest,
+        context: _aio.ServicerContext[_analytics_pb2.CountByZoneRequest, _abc.Awaitable[_analytics_pb2.CountByZoneResponse]],
+    ) -> _abc.Awaitable[_analytics_pb2.CountByZoneResponse]:
+        """Exact counts by zone of a reference layer (quartiers, arrondissements)."""
 
     @_abc_1.abstractmethod
     def GetFact(
