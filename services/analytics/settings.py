@@ -21,5 +21,5 @@ class AnalyticsSettings(ServiceSettings):
     annex_file: FilePath
     # Where `planier layer import` puts reference layers.
     layers_folder: Path | None = None
-    # The columns of the map in memory: some 45 MB a million facts. Without them SQL answers, the same.
+    # The columns of the map in memory: some 90 MB a million facts. Without them SQL answers, the same.
     columns_in_memory: bool = True
