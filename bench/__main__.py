@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import ingest, read, start
+from bench import conflicts, ingest, read, start
 from bench import map as map_bench
 from bench.harness import OUT, Row, write
 
@@ -16,6 +16,7 @@ GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "ingest-postgres": ingest.postgres_rows,
     "overload": ingest.overload_rows,
     "map": map_bench.rows,
+    "conflicts": conflicts.rows,
 }
 
 

@@ -7,12 +7,13 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 from planier.analytics.v1.analytics_pb2 import DESCRIPTOR
 
 from bench.map_data import SOURCES
+from services.analytics.desk import MapDesk
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
 from services.analytics.snapshot import Snapshot
@@ -44,7 +45,9 @@ async def serve(url: str, pki: Path) -> None:
     """Serves until killed."""
     snapshot = Snapshot(open_for_reading(url))
     await asyncio.to_thread(snapshot.load)
-    servicer = AnalyticsServicer(ReadModel(open_for_reading(url), lambda: True), snapshot=snapshot)
+    model = ReadModel(open_for_reading(url), lambda: True)
+    # Only the map is asked.
+    servicer = AnalyticsServicer(model, MapDesk(model, snapshot=snapshot), cast("Any", None), cast("Any", None))
     settings = ServiceSettings(
         service="analytics",
         certificate_file=pki / "analytics.pem",

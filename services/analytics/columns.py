@@ -251,6 +251,8 @@ class Columns:
 
     def kill(self, positions: Sequence[int]) -> None:
         """Versions that are no longer current; unknown ones are facts that were never here."""
+        # Each once: a version may be named as often as it has successors.
+        positions = sorted(set(positions))
         for position in positions:
             place = self._tail_place.pop(position, None)
             if place is not None:

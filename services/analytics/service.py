@@ -1,17 +1,22 @@
 """The gRPC servicer of analytics: request → question → answer, with what was looked at described for the record."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from planier.analytics.v1 import conflicts_pb2
 from planier.analytics.v1.analytics_pb2 import (
     CountByZoneRequest,
     CountByZoneResponse,
     FactVersion,
+    GetAgendaRequest,
+    GetAgendaResponse,
     GetFactRequest,
     GetFactResponse,
     GetPositionRequest,
     GetPositionResponse,
+    QueryConflictsRequest,
+    QueryConflictsResponse,
     QueryMapRequest,
     QueryMapResponse,
     SearchFactsRequest,
@@ -20,65 +25,42 @@ from planier.analytics.v1.analytics_pb2 import (
     WatchMapResponse,
 )
 from planier.common.v1.release_pb2 import StorePosition
-from sqlalchemy import Connection
 
-from services.analytics import asking
-from services.analytics.coverage import CoverageReader
-from services.analytics.packing import pack
+from services.analytics.agenda import AgendaDesk
+from services.analytics.conflicts.desk import ConflictDesk
+from services.analytics.desk import MapDesk
 from services.analytics.placement import microseconds_of
-from services.analytics.places import ZoneAnswers
-from services.analytics.queries import fact_versions, permitted, query_map
+from services.analytics.queries import fact_versions
 from services.analytics.reading import ReadModel
-from services.analytics.signal import Signal
-from services.analytics.snapshot import Snapshot
-from services.analytics.suppression import NONE, Minimums
-from services.analytics.watching import Watches, not_asked
-from services.kernel.clock import Clock, SystemClock, from_microseconds, microseconds
+from services.kernel.clock import from_microseconds
 from services.kernel.errors import not_found
-from services.kernel.layers import LayerFolder
 from services.kernel.rpc.call import Call
-from services.kernel.store.base import Position
 
 
 class AnalyticsServicer:
     """Implements planier.analytics.v1.AnalyticsService over the read model."""
 
-    def __init__(
-        self,
-        model: ReadModel,
-        *,
-        clock: Clock | None = None,
-        minimums: Minimums = NONE,
-        snapshot: Snapshot | None = None,
-        layers: LayerFolder | None = None,
-        signal: Signal | None = None,
-        coverage: CoverageReader | None = None,
-        has: Callable[[Position], Awaitable[bool]] = not_asked,
-    ) -> None:
+    def __init__(self, model: ReadModel, map_desk: MapDesk, conflicts: ConflictDesk, agenda: AgendaDesk) -> None:
         self._model = model
-        self._clock = clock or SystemClock()
-        self._minimums = minimums
-        self._snapshot = snapshot
-        self._coverage = coverage or CoverageReader()
-        self._zones = ZoneAnswers(model, self._clock, self._coverage, minimums, snapshot, layers)
-        self._watches = Watches(model, signal or Signal(), has)
+        self._map = map_desk
+        self._conflicts = conflicts
+        self._agenda = agenda
 
     async def QueryMap(self, request: QueryMapRequest, call: Call) -> QueryMapResponse:
         """Exact features up to the limit, else exact counts by cell; empty where no asked source is permitted."""
-        now_us = microseconds(self._clock.now())
-        query, grant = asking.map_query(request, now_us), call.granted
-        asking.describe_map(request, query, call)
+        return await self._map.query(request, call)
 
-        def answer(connection: Connection) -> QueryMapResponse:
-            response = pack(query_map(connection, grant, query, self._minimums, self._snapshot))
-            sources = permitted(grant, query.sources)
-            covered = self._coverage.read(connection, sources, query.area, now_us, query.as_of_us)
-            response.coverage.CopyFrom(covered)
-            return response
+    async def SearchFacts(self, request: SearchFactsRequest, call: Call) -> SearchFactsResponse:
+        """Facts by words and place, best first."""
+        return await self._map.search(request, call)
 
-        call.data_position, response = await self._model.read(answer)
-        call.data.count = response.total
-        return response
+    async def CountByZone(self, request: CountByZoneRequest, call: Call) -> CountByZoneResponse:
+        """Counts by zone of a reference layer."""
+        return await self._map.count(request, call)
+
+    def WatchMap(self, request: WatchMapRequest, call: Call) -> AsyncGenerator[WatchMapResponse, None]:
+        """Changes within an area after a cursor, without end."""
+        return self._map.watch(request, call)
 
     async def GetFact(self, request: GetFactRequest, call: Call) -> GetFactResponse:
         """The fact's versions; NOT_FOUND is the same for an unknown fact and for one the caller may not see."""
@@ -108,17 +90,33 @@ class AnalyticsServicer:
             )
         return response
 
-    async def SearchFacts(self, request: SearchFactsRequest, call: Call) -> SearchFactsResponse:
-        """Facts by words and place, best first."""
-        return await self._zones.search(request, call)
+    async def QueryConflicts(self, request: QueryConflictsRequest, call: Call) -> QueryConflictsResponse:
+        """Facts that do not go together, and what people did about it."""
+        return await self._conflicts.query(request, call)
 
-    async def CountByZone(self, request: CountByZoneRequest, call: Call) -> CountByZoneResponse:
-        """Counts by zone of a reference layer."""
-        return await self._zones.count(request, call)
+    def describe_AcknowledgeConflict(self, request: conflicts_pb2.AcknowledgeConflictRequest, call: Call) -> None:
+        """The record names the conflict."""
+        self._conflicts.describe(request, call)
 
-    def WatchMap(self, request: WatchMapRequest, call: Call) -> AsyncGenerator[WatchMapResponse, None]:
-        """Changes within an area after a cursor, without end."""
-        return self._watches.watch(request, call)
+    async def AcknowledgeConflict(
+        self, request: conflicts_pb2.AcknowledgeConflictRequest, call: Call
+    ) -> conflicts_pb2.AcknowledgeConflictResponse:
+        """The caller has seen the conflict and takes it on."""
+        return await self._conflicts.acknowledge(request, call)
+
+    def describe_ResolveConflict(self, request: conflicts_pb2.ResolveConflictRequest, call: Call) -> None:
+        """The record names the conflict."""
+        self._conflicts.describe(request, call)
+
+    async def ResolveConflict(
+        self, request: conflicts_pb2.ResolveConflictRequest, call: Call
+    ) -> conflicts_pb2.ResolveConflictResponse:
+        """The caller says which measure resolves the conflict."""
+        return await self._conflicts.resolve(request, call)
+
+    async def GetAgenda(self, request: GetAgendaRequest, call: Call) -> GetAgendaResponse:
+        """Day by day what happens and what deserves attention."""
+        return await self._agenda.agenda(request, call)
 
     async def GetPosition(self, request: GetPositionRequest, call: Call) -> GetPositionResponse:  # noqa: ARG002
         """How far the read model has followed ingest: who has written asks until its position is reached."""

@@ -1,9 +1,9 @@
 """What analytics needs from its environment."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import FilePath
+from pydantic import FilePath, StringConstraints
 
 from services.kernel.config import Address, ServiceSettings
 
@@ -19,6 +19,9 @@ class AnalyticsSettings(ServiceSettings):
     access_address: Address
     audit_address: Address
     annex_file: FilePath
+    territory_file: FilePath
+    # People's steps on conflicts: a store that no rebuild gives back. Empty: in the read model's own database.
+    steps_url: Annotated[str, StringConstraints(pattern=r"^([a-z0-9]+(\+[a-z0-9]+)?://\S+)?$")] = ""
     # Where `planier layer import` puts reference layers.
     layers_folder: Path | None = None
     # The columns of the map in memory: some 90 MB a million facts. Without them SQL answers, the same.

@@ -16,6 +16,13 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from services.analytics.agenda import AgendaDesk
+from services.analytics.conflicts.desk import ConflictDesk
+from services.analytics.conflicts.projection import Crossing
+from services.analytics.conflicts.register import Register
+from services.analytics.conflicts.rules import Rules
+from services.analytics.conflicts.subjects import Metres
+from services.analytics.desk import MapDesk
 from services.analytics.follower import Follower
 from services.analytics.projections import FactProjection
 from services.analytics.queries import minimums_of
@@ -41,7 +48,10 @@ from services.kernel.rpc.client import open_channel
 from services.kernel.rpc.server import Server
 from services.kernel.screening import detector_of
 from services.kernel.store.engine import open_engine
+from services.kernel.store.opening import open_store
+from services.kernel.store.sql import SqlEventStore
 from services.kernel.telemetry import Telemetry
+from services.kernel.territory import Territory
 
 # A first load may last; what is cut by its deadline goes on from where it was.
 READ_EVENTS_SECONDS = 60.0
@@ -59,6 +69,7 @@ class Analytics:
     remotes: tuple[RemoteChecker, RemoteRecorder]
     channels: tuple[grpc.aio.Channel, ...]
     writer: Engine
+    steps: SqlEventStore
     following: "asyncio.Task[None]"
     signed: Callable[[], Coroutine[Any, Any, None]]
     snapshot: Snapshot | None
@@ -95,13 +106,17 @@ class Analytics:
         if self.snapshot is not None:
             await asyncio.to_thread(self.snapshot.close)
         await asyncio.to_thread(self.writer.dispose)
+        await asyncio.to_thread(self.steps.close)
 
 
 async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
     """The service as settings say; its tables are made where they are missing."""
     clock, ids = SystemClock(), RandomIds()
+    territory, rules = Territory.load(settings.territory_file), Rules.load()
     writer = await asyncio.to_thread(open_for_writing, settings.database_url)
-    runner = await asyncio.to_thread(ProjectionRunner, writer, FactProjection())
+    projection = FactProjection(crossing=Crossing(rules, Metres(territory.epsg)))
+    runner = await asyncio.to_thread(ProjectionRunner, writer, projection)
+    steps = await asyncio.to_thread(open_store, settings.steps_url or settings.database_url, clock=clock)
     open_to = functools.partial(open_channel, tls=settings.tls, telemetry=telemetry)
     access = open_to(settings.access_address, server_name="access")
     audit = open_to(settings.audit_address, server_name="audit")
@@ -112,7 +127,8 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
     model = ReadModel(open_for_reading(settings.database_url), follower.caught_up.is_set)
     registry = Registry.load(settings.annex_file)
     snapshot = Snapshot(open_for_reading(settings.database_url)) if settings.columns_in_memory else None
-    servicer = AnalyticsServicer(
+    register = Register(steps, ids)
+    map_desk = MapDesk(
         model,
         clock=clock,
         minimums=minimums_of(registry),
@@ -121,6 +137,8 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
         signal=signal,
         has=functools.partial(ingest_has, IngestServiceStub(ingest)),
     )
+    agenda = AgendaDesk(model, register, rules, territory, clock)
+    servicer = AnalyticsServicer(model, map_desk, ConflictDesk(model, register, rules), agenda)
     checker, recorder = RemoteChecker(access, telemetry), RemoteRecorder(audit, telemetry)
     guard = Guard(
         service=settings.service,
@@ -139,7 +157,8 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
     following = asyncio.create_task(follower.run())
     signed = functools.partial(await_signed, AccessServiceStub(access), registry)
     channels = (access, audit, ingest)
-    return Analytics(server, guard, follower, model, bus, remotes, channels, writer, following, signed, snapshot)
+    parts = (server, guard, follower, model, bus, remotes, channels)
+    return Analytics(*parts, writer, steps, following, signed, snapshot)
 
 
 def feed_of(ingest: grpc.aio.Channel, bus: Connection | None, telemetry: Telemetry) -> Feed:

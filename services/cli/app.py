@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Planier: sha
 
 # The modules that add commands, in the order that --help shows them.
 COMMANDS = (
-    *("status", "login", "map", "fact", "watch", "search", "layer"),
+    *("status", "login", "map", "agenda", "conflicts", "fact", "watch", "search", "layer"),
     *("cortege", "convention", "clearance", "audit", "proofs", "demo"),
 )
 # What the groups with many commands take from elsewhere.

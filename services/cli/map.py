@@ -73,7 +73,7 @@ def map_view(
 
 
 def box_of(area: str) -> BoundingBox:
-    """A box as a person types it."""
+    """A box as a person types it; BadParameter where it is none."""
     try:
         west, south, east, north = (float(part) for part in area.split(","))
     except ValueError:

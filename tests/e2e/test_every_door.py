@@ -10,7 +10,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from planier.access.v1 import access_pb2, events_pb2
-from planier.analytics.v1 import analytics_pb2
+from planier.analytics.v1 import analytics_pb2, conflicts_pb2
 from planier.audit.v1 import audit_pb2, governance_pb2, oversight_pb2, record_pb2
 from planier.common.v1 import event_pb2, fact_pb2, guard_pb2, release_pb2
 from planier.ingest.v1 import events_pb2 as ingest_events_pb2
@@ -91,6 +91,17 @@ REQUESTS: Mapping[str, Message] = {
     "SearchFacts": analytics_pb2.SearchFactsRequest(consultation=LOOK, words="travaux"),
     "CountByZone": analytics_pb2.CountByZoneRequest(consultation=LOOK, layer="quartiers", period=PERIOD),
     "GetFact": analytics_pb2.GetFactRequest(consultation=LOOK, fact_id="0" * 32),
+    "QueryConflicts": analytics_pb2.QueryConflictsRequest(consultation=LOOK, period=PERIOD),
+    "AcknowledgeConflict": conflicts_pb2.AcknowledgeConflictRequest(
+        consultation=LOOK, conflict_id="0" * 32, fingerprint="0" * 32
+    ),
+    "ResolveConflict": conflicts_pb2.ResolveConflictRequest(
+        consultation=LOOK,
+        conflict_id="0" * 32,
+        fingerprint="0" * 32,
+        measure=fact_pb2.Measure(kind=fact_pb2.MEASURE_KIND_BARRIERS, reference="A-1"),
+    ),
+    "GetAgenda": analytics_pb2.GetAgendaRequest(consultation=LOOK),
     "GetPosition": analytics_pb2.GetPositionRequest(),
     "StreamChecks": access_pb2.StreamChecksRequest(
         batch=access_pb2.CheckRequest(

@@ -9,6 +9,8 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from planier.analytics.v1 import agenda_pb2 as _agenda_pb2
+from planier.analytics.v1 import conflicts_pb2 as _conflicts_pb2
 from planier.analytics.v1 import coverage_pb2 as _coverage_pb2
 from planier.common.v1 import fact_pb2 as _fact_pb2
 from planier.common.v1 import release_pb2 as _release_pb2
@@ -908,3 +910,187 @@ class GetPositionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetPositionResponse: _TypeAlias = GetPositionResponse  # noqa: Y015
+
+@_typing.final
+class QueryConflictsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSULTATION_FIELD_NUMBER: _builtins.int
+    BOX_FIELD_NUMBER: _builtins.int
+    POLYGON_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """Most conflicts to return, the earliest first; 0 means 500."""
+    @_builtins.property
+    def consultation(self) -> _release_pb2.Consultation: ...
+    @_builtins.property
+    def box(self) -> Global___BoundingBox: ...
+    @_builtins.property
+    def polygon(self) -> _fact_pb2.Polygon: ...
+    @_builtins.property
+    def period(self) -> _fact_pb2.Period:
+        """A conflict is in when one of its windows meets this period; half-open, at most 400 days."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only conflicts that rest on these sources alone; empty means all that the caller may see."""
+
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty means every rule."""
+
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_conflicts_pb2.ConflictState.ValueType]:
+        """Empty means every state."""
+
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """What was known at that instant, steps included; absent means now."""
+
+    def __init__(
+        self,
+        *,
+        consultation: _release_pb2.Consultation | None = ...,
+        box: Global___BoundingBox | None = ...,
+        polygon: _fact_pb2.Polygon | None = ...,
+        period: _fact_pb2.Period | None = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        rules: _abc.Iterable[_builtins.str] | None = ...,
+        states: _abc.Iterable[_conflicts_pb2.ConflictState.ValueType] | None = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "consultation", b"consultation", "period", b"period", "polygon", b"polygon"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "consultation", b"consultation", "limit", b"limit", "period", b"period", "polygon", b"polygon", "rules", b"rules", "sources", b"sources", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_area: _TypeAlias = _typing.Literal["box", "polygon"]  # noqa: Y015
+    _WhichOneofArgType_area: _TypeAlias = _typing.Literal["area", b"area"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_area) -> _WhichOneofReturnType_area | None: ...
+
+Global___QueryConflictsRequest: _TypeAlias = QueryConflictsRequest  # noqa: Y015
+
+@_typing.final
+class QueryConflictsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFLICTS_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    RULES_VERSION_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """Always exact."""
+    rules_version: _builtins.str
+    """The version of the rules in use."""
+    @_builtins.property
+    def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[_conflicts_pb2.Conflict]: ...
+    @_builtins.property
+    def release(self) -> _release_pb2.ReleaseMark: ...
+    def __init__(
+        self,
+        *,
+        conflicts: _abc.Iterable[_conflicts_pb2.Conflict] | None = ...,
+        total: _builtins.int = ...,
+        rules_version: _builtins.str = ...,
+        release: _release_pb2.ReleaseMark | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts", "release", b"release", "rules_version", b"rules_version", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryConflictsResponse: _TypeAlias = QueryConflictsResponse  # noqa: Y015
+
+@_typing.final
+class GetAgendaRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSULTATION_FIELD_NUMBER: _builtins.int
+    BOX_FIELD_NUMBER: _builtins.int
+    POLYGON_FIELD_NUMBER: _builtins.int
+    FIRST_DAY_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    CHANGED_SINCE_FIELD_NUMBER: _builtins.int
+    first_day: _builtins.str
+    """The territory's day, such as 2026-06-01; empty means today, or the day of `as_of`."""
+    days: _builtins.int
+    """0 means 30."""
+    @_builtins.property
+    def consultation(self) -> _release_pb2.Consultation: ...
+    @_builtins.property
+    def box(self) -> Global___BoundingBox: ...
+    @_builtins.property
+    def polygon(self) -> _fact_pb2.Polygon: ...
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty means all that the caller may see."""
+
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """What was known at that instant; absent means now."""
+
+    @_builtins.property
+    def changed_since(self) -> _timestamp_pb2.Timestamp:
+        """Only what is new, moved, cancelled or otherwise changed since that instant."""
+
+    def __init__(
+        self,
+        *,
+        consultation: _release_pb2.Consultation | None = ...,
+        box: Global___BoundingBox | None = ...,
+        polygon: _fact_pb2.Polygon | None = ...,
+        first_day: _builtins.str = ...,
+        days: _builtins.int = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
+        changed_since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "changed_since", b"changed_since", "consultation", b"consultation", "polygon", b"polygon"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "changed_since", b"changed_since", "consultation", b"consultation", "days", b"days", "first_day", b"first_day", "polygon", b"polygon", "sources", b"sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_area: _TypeAlias = _typing.Literal["box", "polygon"]  # noqa: Y015
+    _WhichOneofArgType_area: _TypeAlias = _typing.Literal["area", b"area"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_area) -> _WhichOneofReturnType_area | None: ...
+
+Global___GetAgendaRequest: _TypeAlias = GetAgendaRequest  # noqa: Y015
+
+@_typing.final
+class GetAgendaResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAYS_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def days(self) -> _containers.RepeatedCompositeFieldContainer[_agenda_pb2.AgendaDay]:
+        """Every day of the span, the empty ones too."""
+
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_agenda_pb2.AgendaEntry]:
+        """Each once, however many days it lasts. With `changed_since`, also what no longer falls into the span."""
+
+    @_builtins.property
+    def release(self) -> _release_pb2.ReleaseMark: ...
+    def __init__(
+        self,
+        *,
+        days: _abc.Iterable[_agenda_pb2.AgendaDay] | None = ...,
+        entries: _abc.Iterable[_agenda_pb2.AgendaEntry] | None = ...,
+        release: _release_pb2.ReleaseMark | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "entries", b"entries", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAgendaResponse: _TypeAlias = GetAgendaResponse  # noqa: Y015

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from planier.analytics.v1 import analytics_pb2 as planier_dot_analytics_dot_v1_dot_analytics__pb2
+from planier.analytics.v1 import conflicts_pb2 as planier_dot_analytics_dot_v1_dot_conflicts__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -64,6 +65,26 @@ class AnalyticsServiceStub:
                 request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionRequest.SerializeToString,
                 response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionResponse.FromString,
                 _registered_method=True)
+        self.QueryConflicts = channel.unary_unary(
+                '/planier.analytics.v1.AnalyticsService/QueryConflicts',
+                request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryConflictsRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryConflictsResponse.FromString,
+                _registered_method=True)
+        self.AcknowledgeConflict = channel.unary_unary(
+                '/planier.analytics.v1.AnalyticsService/AcknowledgeConflict',
+                request_serializer=planier_dot_analytics_dot_v1_dot_conflicts__pb2.AcknowledgeConflictRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_conflicts__pb2.AcknowledgeConflictResponse.FromString,
+                _registered_method=True)
+        self.ResolveConflict = channel.unary_unary(
+                '/planier.analytics.v1.AnalyticsService/ResolveConflict',
+                request_serializer=planier_dot_analytics_dot_v1_dot_conflicts__pb2.ResolveConflictRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_conflicts__pb2.ResolveConflictResponse.FromString,
+                _registered_method=True)
+        self.GetAgenda = channel.unary_unary(
+                '/planier.analytics.v1.AnalyticsService/GetAgenda',
+                request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaResponse.FromString,
+                _registered_method=True)
 
 
 class AnalyticsServiceServicer:
@@ -111,6 +132,34 @@ class AnalyticsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def QueryConflicts(self, request, context):
+        """Facts that do not go together, with what people did about it; under the purpose CROSSING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcknowledgeConflict(self, request, context):
+        """A person has seen a conflict and takes it on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveConflict(self, request, context):
+        """A person says which measure resolves a conflict.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAgenda(self, request, context):
+        """Day by day what happens, where and when, and what deserves attention; under the purpose SITUATION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AnalyticsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -143,6 +192,26 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
                     servicer.GetPosition,
                     request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionRequest.FromString,
                     response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionResponse.SerializeToString,
+            ),
+            'QueryConflicts': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryConflicts,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryConflictsRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryConflictsResponse.SerializeToString,
+            ),
+            'AcknowledgeConflict': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcknowledgeConflict,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_conflicts__pb2.AcknowledgeConflictRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_conflicts__pb2.AcknowledgeConflictResponse.SerializeToString,
+            ),
+            'ResolveConflict': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveConflict,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_conflicts__pb2.ResolveConflictRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_conflicts__pb2.ResolveConflictResponse.SerializeToString,
+            ),
+            'GetAgenda': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAgenda,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -307,6 +376,114 @@ class AnalyticsService:
             '/planier.analytics.v1.AnalyticsService/GetPosition',
             planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionRequest.SerializeToString,
             planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryConflicts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/QueryConflicts',
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryConflictsRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryConflictsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcknowledgeConflict(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/AcknowledgeConflict',
+            planier_dot_analytics_dot_v1_dot_conflicts__pb2.AcknowledgeConflictRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_conflicts__pb2.AcknowledgeConflictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveConflict(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/ResolveConflict',
+            planier_dot_analytics_dot_v1_dot_conflicts__pb2.ResolveConflictRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_conflicts__pb2.ResolveConflictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAgenda(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/GetAgenda',
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaResponse.FromString,
             options,
             channel_credentials,
             insecure,

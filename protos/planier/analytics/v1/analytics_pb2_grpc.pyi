@@ -6,6 +6,7 @@ Reading: the map and the things on it (art5.map)."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from planier.analytics.v1 import analytics_pb2 as _analytics_pb2
+from planier.analytics.v1 import conflicts_pb2 as _conflicts_pb2
 import abc as _abc_1
 
 
@@ -26,6 +27,14 @@ class AnalyticsServiceStub:
     """One fact with its history."""
     GetPosition: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetPositionRequest, _analytics_pb2.GetPositionResponse]
     """How far the read model has followed ingest; hashes only."""
+    QueryConflicts: _aio.UnaryUnaryMultiCallable[_analytics_pb2.QueryConflictsRequest, _analytics_pb2.QueryConflictsResponse]
+    """Facts that do not go together, with what people did about it; under the purpose CROSSING."""
+    AcknowledgeConflict: _aio.UnaryUnaryMultiCallable[_conflicts_pb2.AcknowledgeConflictRequest, _conflicts_pb2.AcknowledgeConflictResponse]
+    """A person has seen a conflict and takes it on."""
+    ResolveConflict: _aio.UnaryUnaryMultiCallable[_conflicts_pb2.ResolveConflictRequest, _conflicts_pb2.ResolveConflictResponse]
+    """A person says which measure resolves a conflict."""
+    GetAgenda: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetAgendaRequest, _analytics_pb2.GetAgendaResponse]
+    """Day by day what happens, where and when, and what deserves attention; under the purpose SITUATION."""
 
 class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -75,5 +84,37 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_analytics_pb2.GetPositionRequest, _abc.Awaitable[_analytics_pb2.GetPositionResponse]],
     ) -> _abc.Awaitable[_analytics_pb2.GetPositionResponse]:
         """How far the read model has followed ingest; hashes only."""
+
+    @_abc_1.abstractmethod
+    def QueryConflicts(
+        self,
+        request: _analytics_pb2.QueryConflictsRequest,
+        context: _aio.ServicerContext[_analytics_pb2.QueryConflictsRequest, _abc.Awaitable[_analytics_pb2.QueryConflictsResponse]],
+    ) -> _abc.Awaitable[_analytics_pb2.QueryConflictsResponse]:
+        """Facts that do not go together, with what people did about it; under the purpose CROSSING."""
+
+    @_abc_1.abstractmethod
+    def AcknowledgeConflict(
+        self,
+        request: _conflicts_pb2.AcknowledgeConflictRequest,
+        context: _aio.ServicerContext[_conflicts_pb2.AcknowledgeConflictRequest, _abc.Awaitable[_conflicts_pb2.AcknowledgeConflictResponse]],
+    ) -> _abc.Awaitable[_conflicts_pb2.AcknowledgeConflictResponse]:
+        """A person has seen a conflict and takes it on."""
+
+    @_abc_1.abstractmethod
+    def ResolveConflict(
+        self,
+        request: _conflicts_pb2.ResolveConflictRequest,
+        context: _aio.ServicerContext[_conflicts_pb2.ResolveConflictRequest, _abc.Awaitable[_conflicts_pb2.ResolveConflictResponse]],
+    ) -> _abc.Awaitable[_conflicts_pb2.ResolveConflictResponse]:
+        """A person says which measure resolves a conflict."""
+
+    @_abc_1.abstractmethod
+    def GetAgenda(
+        self,
+        request: _analytics_pb2.GetAgendaRequest,
+        context: _aio.ServicerContext[_analytics_pb2.GetAgendaRequest, _abc.Awaitable[_analytics_pb2.GetAgendaResponse]],
+    ) -> _abc.Awaitable[_analytics_pb2.GetAgendaResponse]:
+        """Day by day what happens, where and when, and what deserves attention; under the purpose SITUATION."""
 
 def add_AnalyticsServiceServicer_to_server(servicer: AnalyticsServiceServicer, server: _aio.Server) -> None: ...
