@@ -3,15 +3,18 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import conflicts, ingest, read, start
+from bench import audit, conflicts, cost, ingest, read, recheck, start
 from bench import map as map_bench
 from bench.harness import OUT, Row, write
 
 GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "start": start.rows,
     "read": read.rows,
+    "audit": audit.rows,
     "telemetry": read.telemetry_rows,
+    "recheck": recheck.rows,
     "ingest": ingest.rows,
+    "ingest-cost": cost.rows,
     "visible": ingest.visible_rows,
     "ingest-postgres": ingest.postgres_rows,
     "overload": ingest.overload_rows,

@@ -158,6 +158,11 @@ def _flood(system: System, facts: int) -> tuple[float, dict[str, float]]:
     return lag, {name: system.resident(name) for name in SERVICES}
 
 
+async def ingest_facts(system: System) -> float:
+    """FACTS facts into a system on SQLite; facts a second until queryable."""
+    return await _ours(system, system.projected())
+
+
 async def _ours(system: System, arrived: Count) -> float:
     return await _closed_loop(Target(_our_send(system), arrived))
 

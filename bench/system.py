@@ -71,6 +71,11 @@ class System:
         fields = text[text.rindex(")") + 2 :].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def written(self, name: str) -> int:
+        """Bytes that a process has had written to the disk."""
+        lines = Path(f"/proc/{self.supervisor.pid(name)}/io").read_text().splitlines()
+        return int(dict(line.split(": ") for line in lines)["write_bytes"])
+
     def projected(self) -> Callable[[], int]:
         """How far analytics has committed, read from its own SQLite file as any reader would see it."""
         connection = self.sqlite("analytics")

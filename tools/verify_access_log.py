@@ -300,7 +300,8 @@ def check_copy(folder: Path, trusted: Trust, remembered: Path | None) -> dict[st
     if tree.root() != head.root:
         raise Unproved("ROOT_MISMATCH", "the entries are not those of the signed tree")
     records.end(head.size)
-    return {"proved": "copy", "tree_size": head.size, "records": records.held, "erased": records.erased}
+    counts = {"records": records.held, "masked": records.masked, "erased": records.erased}
+    return {"proved": "copy", "tree_size": head.size, **counts}
 
 
 class Records:
@@ -309,7 +310,7 @@ class Records:
     def __init__(self, path: Path) -> None:
         self.given = path.is_file()
         self.lines = read_records(path) if self.given else iter(())
-        self.held = self.erased = 0
+        self.held = self.erased = self.masked = 0
 
     def match(self, index: int, entry: bytes) -> None:
         """The next record is that of this entry."""
@@ -319,7 +320,8 @@ class Records:
         if found is None or found[0] != index:
             raise Unproved("RECORD_MISSING", f"record {index} is missing or out of order")
         if found[1] is None:
-            self.erased += 1
+            self.erased += not found[2]
+            self.masked += found[2]
             return
         if entry != b"\x01" + sha256(found[1]).digest():
             raise Unproved("RECORD_ALTERED", f"record {index} is not the one that was logged")
@@ -364,8 +366,8 @@ def read_tile(folder: Path, level: str, index: int, width: int) -> bytes:
     return path.read_bytes()
 
 
-def read_records(path: Path) -> Iterator[tuple[int, bytes | None]]:
-    """Of each line, the index and salt ‖ record (base64, `salt` and `record`), or None where it was erased."""
+def read_records(path: Path) -> Iterator[tuple[int, bytes | None, bool]]:
+    """Of each line, index and salt ‖ record (base64, `salt`, `record`); None where erased, or shown masked (True)."""
     with path.open(encoding="utf-8") as file:
         for line in file:
             try:
@@ -374,10 +376,10 @@ def read_records(path: Path) -> Iterator[tuple[int, bytes | None]]:
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise Unproved("RECORDS_MALFORMED", "records.jsonl holds a line that is none") from None
             if record is None or salt is None:
-                yield index, None
+                yield index, None, bool(item.get("masked"))
                 continue
             content = unbase64(salt, "RECORDS_MALFORMED"), unbase64(record, "RECORDS_MALFORMED")
-            yield index, content[0] + content[1]
+            yield index, content[0] + content[1], False
 
 
 # --- reading ------------------------------------------------------------------------------------------------------

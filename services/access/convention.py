@@ -1,130 +1,155 @@
-"""What access knows, frozen: the convention in force, offices, declarants, clearances and where each stands."""
+"""What access knows, frozen: the convention with its acts, who holds office, clearances, what officers were told."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from planier.access.v1.events_pb2 import PARTY_PREFECTURE, ROLE_PREFECTURE_VALIDATOR, Party, Role
-from planier.access.v1.events_pb2 import Identity as IdentityMessage
-from planier.access.v1.events_pb2 import Person as PersonMessage
-from planier.common.v1.release_pb2 import Purpose
+from planier.access.v1.events_pb2 import (
+    PARTY_PREFECTURE,
+    ROLE_PREFECTURE_VALIDATOR,
+    NoticeKind,
+    Party,
+    TerminationReason,
+)
 
-from services.access.deed import FACT_PURPOSES
-from services.access.term import Term
+from services.access.clearances import Clearance, Standing
+from services.access.instruments import YEARLY_REVIEW, Declarant, Instrument, Terms
+from services.access.offices import Office, held_by
+from services.access.people import (
+    Identity,
+    Person,
+    identity_message,
+    identity_of,
+    person_message,
+    person_of,
+)
+from services.access.term import Term, destruction_due, review_due
+
+if TYPE_CHECKING:
+    from services.access.engagements import Engagement
+    from services.access.list_state import Listing
+from services.kernel.errors import precondition
+
+__all__ = [
+    "Clearance",
+    "Convention",
+    "Declarant",
+    "Denunciation",
+    "Identity",
+    "Instrument",
+    "Notice",
+    "Office",
+    "Person",
+    "Standing",
+    "State",
+    "Termination",
+    "Terms",
+    "identity_message",
+    "identity_of",
+    "in_force",
+    "lapses_at",
+    "office_of",
+    "person_message",
+    "person_of",
+    "sees",
+    "standing_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """A person at the identity provider."""
+class Denunciation:
+    """One party's notice (art9.denunciation); the convention holds until `until`."""
 
-    issuer: str
-    subject: str
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """A person as the law names one."""
-
-    given_name: str
-    usual_name: str
-    service: str = ""
-    professional_address: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Office:
-    """An office of the deed and who holds it, from an instant on."""
-
-    role: Role.ValueType
     party: Party.ValueType
-    person: Person
-    identity: Identity
-    since: datetime
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Declarant:
-    """A system that declares for a party, known by its certificate."""
+class Termination:
+    """The end at once (art9.termination)."""
 
-    certificate_identity: str
     party: Party.ValueType
-    name: str
+    reason: TerminationReason.ValueType
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Instrument:
-    """A legal text in force and the sources it governs."""
+class Notice:
+    """What a party's data protection officer was told, and when they said that they know."""
 
-    instrument_id: str
-    version: str
-    sources: frozenset[str]
-    purposes: frozenset[Purpose.ValueType]
+    notice_id: str
+    party: Party.ValueType
+    kind: NoticeKind.ValueType
+    reference: str
+    issued_at: datetime
+    acknowledged_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Convention:
-    """What the founding event settled."""
+    """The founding and the acts that followed."""
 
-    version: str
-    annex_hash: str
-    instruments: tuple[Instrument, ...]
-    offices: tuple[Office, ...]
-    declarants: tuple[Declarant, ...]
-    zone: ZoneInfo
-    term: Term
     deed: bytes = field(repr=False)
     signed_at: datetime
+    zone: ZoneInfo
+    # The founding first; at most the last is not in force yet.
+    versions: tuple[Terms, ...]
+    offices: tuple[Office, ...]
+    # Each with its SIRET; a party that has none here takes logins of any.
+    organisations: frozenset[tuple[Party.ValueType, str]] = frozenset()
+    # None until notified: nothing of the convention is in force before (art9.term).
+    term: Term | None = None
+    denunciation: Denunciation | None = None
+    termination: Termination | None = None
+    destroyed_at: datetime | None = None
+    # SHA-256 of each act by its id.
+    acts: Mapping[str, bytes] = field(default_factory=dict)
+
+    def terms(self, at: datetime) -> Terms:
+        """The version in force at an instant."""
+        return next(
+            terms for terms in reversed(self.versions) if (since := terms.in_force_from) is not None and since <= at
+        )
+
+    def house_since(self, rule: str, at: datetime) -> datetime | None:
+        """Since when a house rule has been in force without a gap, at an instant; None where it is not."""
+        since: datetime | None = None
+        for terms in self.versions:
+            begins = terms.in_force_from
+            if begins is None or begins > at:
+                continue
+            since = (since or begins) if rule in terms.house_rules else None
+        return since
 
     @property
-    def sources(self) -> frozenset[str]:
-        """Every source of annex 1 that some instrument governs."""
-        return frozenset().union(*(instrument.sources for instrument in self.instruments))
+    def ends_at(self) -> datetime | None:
+        """The first instant at which it no longer holds, whatever the cause; None before the notification."""
+        ends = [self.term.ends] if self.term else []
+        if self.denunciation:
+            ends.append(self.denunciation.until)
+        if self.termination:
+            ends.append(self.termination.at)
+        return min(ends, default=None)
+
+    def ended(self, at: datetime) -> bool:
+        """Whether it is over at an instant."""
+        ends = self.ends_at
+        return ends is not None and ends <= at
 
     @property
-    def purposes(self) -> frozenset[Purpose.ValueType]:
-        """The purposes on facts that some instrument permits."""
-        permitted = frozenset[Purpose.ValueType]().union(*(instrument.purposes for instrument in self.instruments))
-        return permitted & FACT_PURPOSES
+    def destroy_before(self) -> datetime | None:
+        """By when what was transmitted is destroyed, counted from the end; None before the notification."""
+        return None if self.ends_at is None else destruction_due(self.ends_at, self.zone)
 
-
-class Standing(Enum):
-    """Where a clearance is in its life."""
-
-    GRANTED = 1
-    BINDING_PROPOSED = 2
-    ACTIVE = 3
-    REVOKED = 4
-    EXPIRED = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Clearance:
-    """An habilitation: nominative, dated, bounded, revocable (art6.habilitation)."""
-
-    clearance_id: str
-    person: Person
-    party: Party.ValueType
-    role: Role.ValueType
-    purposes: frozenset[Purpose.ValueType]
-    sources: frozenset[str]
-    valid_from: datetime
-    valid_until: datetime
-    granted_by: Identity
-    proposed: Identity | None = None
-    identity: Identity | None = None
-    revoked: bool = False
-
-    def standing(self, at: datetime) -> Standing:
-        """Its standing at an instant; ACTIVE says bound and not over, and may precede `valid_from`."""
-        if self.revoked:
-            return Standing.REVOKED
-        if at >= self.valid_until:
-            return Standing.EXPIRED
-        if self.identity is not None:
-            return Standing.ACTIVE
-        return Standing.GRANTED if self.proposed is None else Standing.BINDING_PROPOSED
+    def changes_at(self) -> frozenset[datetime]:
+        """Every instant at which what the convention permits may change."""
+        found = {terms.in_force_from for terms in self.versions} | {self.ends_at}
+        found |= {self.term.starts, self.term.ends} if self.term else set()
+        found |= {self.denunciation.until} if self.denunciation else set()
+        found |= {instrument.expires_at for terms in self.versions for instrument in terms.instruments}
+        return frozenset(moment for moment in found if moment is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,39 +158,40 @@ class State:
 
     convention: Convention | None = None
     clearances: Mapping[str, Clearance] = field(default_factory=dict)
+    # The ids of the clearances that each identity is bound to.
+    bound: Mapping[Identity, tuple[str, ...]] = field(default_factory=dict)
+    notices: Mapping[str, Notice] = field(default_factory=dict)
+    # The last numbered decision: local year and number in it.
+    decided: tuple[int, int] = (0, 0)
+    # The Préfecture's nominative list; None before its first event.
+    listing: "Listing | None" = None
+    # Providers' engagements, by id.
+    engagements: "Mapping[str, Engagement]" = field(default_factory=dict)
+
+
+def in_force(state: State) -> Convention:
+    """The convention. Raises Problem CONVENTION_NOT_SIGNED."""
+    if state.convention is None:
+        raise precondition("CONVENTION_NOT_SIGNED", "no convention is in force", "art2.documents")
+    return state.convention
 
 
 def office_of(state: State, identity: Identity, at: datetime) -> Office | None:
-    """The office that a person holds at an instant; the deed gives each person one at most."""
-    offices = state.convention.offices if state.convention else ()
-    return next((office for office in offices if office.identity == identity and office.since <= at), None)
+    """The office that a person holds at an instant; nobody holds two at once."""
+    return held_by(state.convention.offices, identity, at) if state.convention else None
+
+
+def lapses_at(convention: Convention, clearance: Clearance, at: datetime) -> datetime | None:
+    """When a clearance lapses unless it is reviewed, under the rules in force at an instant; None without the rule."""
+    since = convention.house_since(YEARLY_REVIEW, at)
+    return None if since is None else review_due(max(since, clearance.looked_at), convention.zone)
+
+
+def standing_of(state: State, clearance: Clearance, at: datetime) -> Standing:
+    """A clearance's standing at an instant, a missed review counted."""
+    return clearance.standing(at, lapses_at(state.convention, clearance, at) if state.convention else None)
 
 
 def sees(office: Office, clearance: Clearance | None) -> bool:
     """Whether an office's list holds a clearance: the Préfecture's validator sees the Préfecture's people only."""
     return clearance is not None and (office.role != ROLE_PREFECTURE_VALIDATOR or clearance.party == PARTY_PREFECTURE)
-
-
-def person_of(message: PersonMessage) -> Person:
-    """A message's person."""
-    return Person(message.given_name, message.usual_name, message.service, message.professional_address)
-
-
-def person_message(person: Person) -> PersonMessage:
-    """A person as a message."""
-    return PersonMessage(
-        given_name=person.given_name,
-        usual_name=person.usual_name,
-        service=person.service,
-        professional_address=person.professional_address,
-    )
-
-
-def identity_of(message: IdentityMessage) -> Identity:
-    """A message's identity."""
-    return Identity(message.issuer, message.subject)
-
-
-def identity_message(identity: Identity) -> IdentityMessage:
-    """An identity as a message."""
-    return IdentityMessage(issuer=identity.issuer, subject=identity.subject)

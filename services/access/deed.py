@@ -3,7 +3,8 @@
 A deed is signed, hashed and stored as bytes and never re-encoded; two encodings of one deed are two deeds.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -15,12 +16,15 @@ from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import DecodeError
 from planier.access.v1.events_pb2 import (
     PARTY_CITY,
+    PARTY_PARTNER,
     PARTY_PREFECTURE,
     ROLE_AUDITOR,
     ROLE_DATA_PROTECTION_OFFICER,
     ROLE_GRANTING_AUTHORITY,
     ROLE_PREFECTURE_VALIDATOR,
+    Declarant,
     Deed,
+    Instrument,
     Party,
     PartyKey,
     PartySignature,
@@ -32,6 +36,7 @@ from planier.common.v1.release_pb2 import (
     PURPOSE_SITUATION,
     PURPOSE_TENSION,
 )
+from stdnum.fr import siret
 
 from services.kernel.errors import Violation, invalid
 from services.kernel.instants import is_instant
@@ -46,6 +51,7 @@ OFFICES = (ROLE_GRANTING_AUTHORITY, ROLE_PREFECTURE_VALIDATOR, ROLE_AUDITOR, ROL
 FACT_PURPOSES = frozenset({PURPOSE_SITUATION, PURPOSE_CROSSING, PURPOSE_TENSION})
 _KEY_BYTES = 32
 _HASH_HEX = 64
+_INSTRUMENT_ID = re.compile(r"[a-z][a-z0-9-]{0,39}\Z")
 
 
 def raw_public_key(key: Ed25519PublicKey) -> bytes:
@@ -62,7 +68,7 @@ def build(
     be YAML timestamps; enum values by their names, such as ROLE_AUDITOR). Raises Problem DEED_INVALID.
     """
     try:
-        deed = ParseDict(_plain(description), Deed())
+        deed = ParseDict(plain(description), Deed())
     except ParseError:  # its text quotes values, and a deed holds names
         raise invalid("DEED_INVALID", "the description is not a Deed in the JSON mapping of protobuf") from None
     deed.annex_hash = annex_hash
@@ -110,7 +116,14 @@ def parse(deed: bytes) -> Deed:
 
 def check(deed: Deed) -> None:
     """Raises Problem DEED_INVALID naming every field at fault, never its value."""
-    violations = [*_texts(deed), *_keys(deed), *_instruments(deed), *_offices(deed), *_declarants(deed)]
+    violations = [
+        *_texts(deed),
+        *_keys(deed),
+        *check_instruments(deed.instruments),
+        *_offices(deed),
+        *check_declarants(deed.declarants),
+        *_organisations(deed),
+    ]
     if violations:
         raise invalid("DEED_INVALID", "the deed is not well formed", *violations, clause="art2.documents")
 
@@ -124,7 +137,7 @@ def _texts(deed: Deed) -> Iterable[Violation]:
         yield _fault("convention_version", "is missing")
     if len(deed.document_hash) != _KEY_BYTES:
         yield _fault("document_hash", "must be 32 bytes")
-    if len(deed.annex_hash) != _HASH_HEX or set(deed.annex_hash) - set("0123456789abcdef"):
+    if not is_hash(deed.annex_hash):
         yield _fault("annex_hash", "must be 64 lower-case hexadecimal digits")
     try:
         ZoneInfo(deed.time_zone)
@@ -141,23 +154,36 @@ def _keys(deed: Deed) -> Iterable[Violation]:
         yield _fault("keys.public_key", "must differ between the parties")
 
 
-def _instruments(deed: Deed) -> Iterable[Violation]:
-    ids = [instrument.instrument_id for instrument in deed.instruments]
-    if CONVENTION not in ids or len(set(ids)) != len(ids) or set(ids) - set(PARTY_OF_INSTRUMENT):
-        yield _fault("instruments.instrument_id", "must be the convention and at most the City's rules, once each")
-    sources = [source for instrument in deed.instruments for source in instrument.sources]
+def is_hash(text: str) -> bool:
+    """Whether it is a SHA-256 in lower-case hexadecimal."""
+    return len(text) == _HASH_HEX and not set(text) - set("0123456789abcdef")
+
+
+def check_instruments(instruments: Collection[Instrument]) -> Iterable[Violation]:
+    """What is wrong with the instruments of a deed or an amendment."""
+    ids = [instrument.instrument_id for instrument in instruments]
+    if CONVENTION not in ids or len(set(ids)) != len(ids):
+        yield _fault("instruments.instrument_id", "must hold the convention, and each instrument once")
+    sources = [source for instrument in instruments for source in instrument.sources]
     if len(set(sources)) != len(sources):
         yield _fault("instruments.sources", "a source has one governing instrument")
-    for instrument in deed.instruments:
+    for instrument in instruments:
         if not instrument.version or not instrument.sources:
             yield _fault("instruments", "version and sources are needed")
         if set(instrument.purposes) - _PURPOSES_THAT_MAY_STAND or not set(instrument.purposes) & FACT_PURPOSES:
             yield _fault("instruments.purposes", "must hold purposes on facts and none that is refused by name")
-        if instrument.instrument_id == CONVENTION and not instrument.HasField("notified_at"):
-            yield _fault("instruments.notified_at", "the convention's term runs from its notification")
-        # Signed for good: a founding whose term cannot be computed would be a store that nothing can read.
-        if not is_instant(instrument.notified_at):
-            yield _fault("instruments.notified_at", "must be an instant")
+        yield from _governing(instrument)
+
+
+def _governing(instrument: Instrument) -> Iterable[Violation]:
+    partner = instrument.instrument_id not in PARTY_OF_INSTRUMENT
+    if not _INSTRUMENT_ID.match(instrument.instrument_id) or partner != (instrument.party == PARTY_PARTNER):
+        yield _fault("instruments.party", "an instrument beside the convention and the City's rules is a partner's")
+    if partner != instrument.HasField("expires_at") or not is_instant(instrument.expires_at):
+        yield _fault("instruments.expires_at", "another partner's convention says when it ends, and no other does")
+    # Signed for good: a founding whose term cannot be computed would be a store that nothing can read.
+    if not is_instant(instrument.notified_at):
+        yield _fault("instruments.notified_at", "must be an instant")
 
 
 # A deed may repeat the purposes on the system, they add nothing on facts.
@@ -184,20 +210,26 @@ def _offices(deed: Deed) -> Iterable[Violation]:
             yield _fault("office_holders.from", "is missing, or no instant")
 
 
-def _declarants(deed: Deed) -> Iterable[Violation]:
-    identities = [declarant.certificate_identity for declarant in deed.declarants]
+def check_declarants(declarants: Collection[Declarant]) -> Iterable[Violation]:
+    """What is wrong with the declaring systems of a deed or an amendment."""
+    identities = [declarant.certificate_identity for declarant in declarants]
     if len(set(identities)) != len(identities) or not all(i.startswith("spiffe://") for i in identities):
         yield _fault("declarants.certificate_identity", "must be distinct spiffe URIs")
-    if any(declarant.party not in PARTIES for declarant in deed.declarants):
+    if any(declarant.party not in (*PARTIES, PARTY_PARTNER) for declarant in declarants):
         yield _fault("declarants.party", "is missing")
 
 
-def _plain(value: Any) -> Any:
+def _organisations(deed: Deed) -> Iterable[Violation]:
+    if any(item.party not in PARTIES or not siret.is_valid(item.siret) for item in deed.organisations):
+        yield _fault("organisations", "must be valid SIRET numbers, of a party")
+
+
+def plain(value: Any) -> Any:
     """YAML's values as JSON's: dates as RFC 3339 text."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
         return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -6,18 +6,22 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from planier.access.v1 import access_pb2 as pb
+from planier.access.v1.events_pb2 import NumberedDecision, Party
 
+from services.access.clearances import area_message
 from services.access.convention import (
     Clearance,
     Identity,
+    Notice,
     Office,
     Standing,
     State,
-    identity_message,
+    lapses_at,
     office_of,
-    person_message,
     sees,
+    standing_of,
 )
+from services.access.people import affiliation_message, identity_message, person_message
 from services.kernel.errors import Violation, invalid
 
 DEFAULT_PAGE = 100
@@ -29,7 +33,13 @@ _STATES = {
     Standing.ACTIVE: pb.CLEARANCE_STATE_ACTIVE,
     Standing.REVOKED: pb.CLEARANCE_STATE_REVOKED,
     Standing.EXPIRED: pb.CLEARANCE_STATE_EXPIRED,
+    Standing.REQUESTED: pb.CLEARANCE_STATE_REQUESTED,
+    Standing.REFUSED: pb.CLEARANCE_STATE_REFUSED,
+    Standing.SUSPENDED: pb.CLEARANCE_STATE_SUSPENDED,
+    Standing.UNDERTAKING_AWAITED: pb.CLEARANCE_STATE_UNDERTAKING_AWAITED,
 }
+
+_BOUND = frozenset({Standing.ACTIVE, Standing.UNDERTAKING_AWAITED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +62,53 @@ def page_of(state: State, office: Office, page_size: int, page_token: str) -> Pa
     return Page(shown, _encoded(shown[-1].clearance_id) if len(visible) > size else "")
 
 
-def message_of(clearance: Clearance, at: datetime) -> pb.Clearance:
+def message_of(state: State, clearance: Clearance, at: datetime) -> pb.Clearance:
     """A clearance as the contract shows it, the identity being the bound or else the proposed one."""
+    content = clearance.content
     identity = clearance.identity or clearance.proposed
     message = pb.Clearance(
         clearance_id=clearance.clearance_id,
         person=person_message(clearance.person),
         party=clearance.party,
         role=clearance.role,
-        purposes=sorted(clearance.purposes),
-        sources=sorted(clearance.sources),
-        state=_STATES[clearance.standing(at)],
+        purposes=sorted(content.purposes),
+        sources=sorted(content.sources),
+        state=_STATES[standing_of(state, clearance, at)],
         identity=identity_message(identity) if identity else None,
+        areas=[area_message(area) for area in content.areas],
+        engagement_id=content.engagement_id,
+        urgent=clearance.urgent,
+        decisions=[NumberedDecision(year=year, number=number) for year, number in clearance.decisions],
+        refusal=clearance.refusal or "",
+        affiliation=affiliation_message(clearance.affiliation),
     )
-    message.valid_from.FromDatetime(clearance.valid_from)
-    message.valid_until.FromDatetime(clearance.valid_until)
+    message.valid_from.FromDatetime(content.valid_from)
+    message.valid_until.FromDatetime(content.valid_until)
+    due = lapses_at(state.convention, clearance, at) if state.convention else None
+    if due is not None:
+        message.review_due.FromDatetime(due)
+    return message
+
+
+def undertaking_awaited(state: State, identity: Identity, at: datetime) -> bool:
+    """Whether a clearance of a person waits for the confidentiality undertaking."""
+    own = (state.clearances[name] for name in state.bound.get(identity, ()))
+    return any(standing_of(state, clearance, at) is Standing.UNDERTAKING_AWAITED for clearance in own)
+
+
+def notices_of(state: State, party: Party.ValueType) -> list[pb.Notice]:
+    """The notices to a party's officer, newest first."""
+    own = [notice for notice in state.notices.values() if notice.party == party]
+    newest = sorted(own, key=lambda notice: (notice.issued_at, notice.notice_id), reverse=True)
+    return [notice_message(notice) for notice in newest[:MOST_A_PAGE]]
+
+
+def notice_message(notice: Notice) -> pb.Notice:
+    """A notice as the contract shows it."""
+    message = pb.Notice(notice_id=notice.notice_id, party=notice.party, kind=notice.kind, reference=notice.reference)
+    message.issued_at.FromDatetime(notice.issued_at)
+    if notice.acknowledged_at:
+        message.acknowledged_at.FromDatetime(notice.acknowledged_at)
     return message
 
 
@@ -74,8 +116,10 @@ def binding_of(state: State, identity: Identity, at: datetime) -> pb.BindingStat
     """Where a person who logs in stands: in office or bound, proposed, or known to nobody."""
     if office_of(state, identity, at) is not None:
         return pb.BINDING_STATE_CONFIRMED
-    standing = [item.standing(at) for item in state.clearances.values() if identity in (item.identity, item.proposed)]
-    if Standing.ACTIVE in standing:
+    standing = [
+        standing_of(state, item, at) for item in state.clearances.values() if identity in (item.identity, item.proposed)
+    ]
+    if _BOUND & set(standing):
         return pb.BINDING_STATE_CONFIRMED
     return pb.BINDING_STATE_PROPOSED if Standing.BINDING_PROPOSED in standing else pb.BINDING_STATE_UNKNOWN_PERSON
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import jwt
 
-from services.access.convention import Identity
+from services.access.people import NO_AFFILIATION, Affiliation, Identity
 from services.kernel.clock import Clock
 from services.kernel.errors import Problem, unauthenticated, unavailable
 
@@ -29,6 +29,7 @@ class Login:
     identity: Identity
     given_name: str
     usual_name: str
+    affiliation: Affiliation = NO_AFFILIATION
 
 
 class IssuerKeys:
@@ -108,7 +109,9 @@ class IdTokenVerifier:
         if not self._multi_factor(claims):
             raise unauthenticated("MFA_REQUIRED", "a second factor is required")
         usual = claims.get("usual_name") or claims.get("family_name")
-        return Login(Identity(claims["iss"], claims["sub"]), _text(claims.get("given_name")), _text(usual))
+        # ProConnect's names of claims; another issuer may lack them.
+        affiliation = Affiliation(*(_text(claims.get(name)) for name in ("siret", "uid", "organizational_unit")))
+        return Login(Identity(claims["iss"], claims["sub"]), _text(claims.get("given_name")), _text(usual), affiliation)
 
     async def _claims(self, id_token: str) -> dict[str, Any]:
         try:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import httpx
 from planier.access.v1.access_pb2 import DESCRIPTOR
@@ -12,6 +13,7 @@ from planier.access.v1.events_pb2 import PARTY_CITY, PARTY_PREFECTURE
 from services.access.checker import Checks, LocalChecker
 from services.access.deed import raw_public_key
 from services.access.oidc import IdTokenVerifier, IssuerKeys
+from services.access.overdue import OverdueWatch
 from services.access.policy import Policy
 from services.access.register import Register
 from services.access.service import AccessServicer, Founding
@@ -52,11 +54,13 @@ class Access:
 
     server: Server
     guard: Guard
+    watch: OverdueWatch
     # In order: what is still to be recorded first, then the network, the store last.
     closing: tuple[Callable[[], Awaitable[None]], ...]
 
     async def ready(self) -> None:
         """Serves as soon as it listens: its state is its own store."""
+        self.watch.start()
 
     async def close(self) -> None:
         """Records what is still to be recorded, then lets go of everything; once the server is drained."""
@@ -78,10 +82,10 @@ def founding_of(settings: AccessSettings) -> Founding:
     return Founding(dict(zip((PARTY_CITY, PARTY_PREFECTURE), keys, strict=True)), annex_hash)
 
 
-def require_signed_annex(cache: StateCache, founding: Founding) -> None:
+def require_signed_annex(cache: StateCache, founding: Founding, now: datetime) -> None:
     """Raises AnnexMismatchError where a convention is in force that names another annex 1 (art2.documents)."""
     convention = cache.current().state.convention
-    if convention is not None and convention.annex_hash != founding.annex_hash:
+    if convention is not None and convention.terms(now).annex_hash != founding.annex_hash:
         raise AnnexMismatchError("annex 1 is not the one that the convention in force names")
 
 
@@ -91,7 +95,7 @@ async def build(settings: AccessSettings, telemetry: Telemetry) -> Access:
     store = await asyncio.to_thread(open_store, settings.database_url, clock=clock)
     core = core_of(store, ids)
     founding = founding_of(settings)
-    await asyncio.to_thread(require_signed_annex, core.cache, founding)
+    await asyncio.to_thread(require_signed_annex, core.cache, founding, clock.now())
     audit = open_channel(settings.audit_address, settings.tls, telemetry, server_name="audit")
     recorder = RemoteRecorder(audit, telemetry)
 
@@ -145,7 +149,8 @@ def assemble(
     )
     bindings = [(DESCRIPTOR.services_by_name["AccessService"], servicer)]
     server = Server(settings=settings, bindings=bindings, guard=guard, telemetry=telemetry)
-    return Access(server, guard, (guard.close, checker.close, http.aclose))
+    watch = OverdueWatch(core.cache, clock, telemetry)
+    return Access(server, guard, watch, (guard.close, watch.close, checker.close, http.aclose))
 
 
 def _logins(settings: AccessSettings, http: httpx.AsyncClient, clock: Clock) -> IdTokenVerifier:

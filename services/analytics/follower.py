@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 
 # A transaction costs a flush: behind, it holds many runs; in step, the one run that is there.
 EVENTS_PER_TRANSACTION = 10_000
-QUEUED_RUNS = 32
+# Received and not applied yet: the next transaction's worth, about 15 MiB. What follows waits on the bus.
+QUEUED_EVENTS = 10_000
 # Before a task that was told to stop is told again.
 STOP_SECONDS = 0.2
 RETRY_SECONDS = 1.0
@@ -32,6 +33,32 @@ class RunSource(Protocol):
     def runs(self, cursor: Position | None) -> AsyncGenerator[Run, None]:
         """Verified runs after the cursor, without end."""
         ...
+
+
+class Backlog(asyncio.Queue[Run | Exception]):
+    """Runs that wait, bounded by the events that they hold; at the end perhaps what ended them."""
+
+    def _init(self, maxsize: int) -> None:
+        # asyncio calls these three what a subclass overrides.
+        super()._init(maxsize)
+        self._events = 0
+
+    def full(self) -> bool:
+        """Whether the next one has to wait."""
+        return self._events >= QUEUED_EVENTS
+
+    def _put(self, item: Run | Exception) -> None:
+        super()._put(item)
+        self._events += _weight(item)
+
+    def _get(self) -> Run | Exception:
+        item: Run | Exception = super()._get()
+        self._events -= _weight(item)
+        return item
+
+
+def _weight(item: Run | Exception) -> int:
+    return len(item.events) if isinstance(item, Run) else 0
 
 
 class Follower:
@@ -76,7 +103,7 @@ class Follower:
         self._feed.caught_up.clear()
         rebuild = await asyncio.to_thread(self._begin)
         cursor = None if rebuild else await asyncio.to_thread(self._runner.position)
-        queue: asyncio.Queue[Run | Exception] = asyncio.Queue(QUEUED_RUNS)
+        queue = Backlog()
         receiving = asyncio.create_task(self._receive(cursor, queue))
         try:
             await self._apply(queue, rebuild)
@@ -89,7 +116,7 @@ class Follower:
             return self._runner.begin_rebuild(diverged=self._diverged)
         return None
 
-    async def _receive(self, cursor: Position | None, queue: asyncio.Queue[Run | Exception]) -> None:
+    async def _receive(self, cursor: Position | None, queue: Backlog) -> None:
         """The next runs are read and verified while the previous ones are being written."""
         try:
             async with aclosing(self._feed.runs(cursor)) as runs:
@@ -98,7 +125,7 @@ class Follower:
         except Exception as error:  # noqa: BLE001 -- raised again by `_apply`, after the runs before it
             await queue.put(error)
 
-    async def _apply(self, queue: asyncio.Queue[Run | Exception], rebuild: Rebuild | None) -> None:
+    async def _apply(self, queue: Backlog, rebuild: Rebuild | None) -> None:
         settled = False
         while True:
             batch = await self._next(queue, settled)
@@ -135,7 +162,7 @@ class Follower:
         logger.info("read model rebuilt", extra={"position": reached.position})
         return True
 
-    async def _next(self, queue: asyncio.Queue[Run | Exception], settled: bool) -> list[Run]:
+    async def _next(self, queue: Backlog, settled: bool) -> list[Run]:
         """The runs that wait, up to a transaction's worth; none when ingest has nothing more, until that is settled."""
         first = await self._first(queue, settled)
         if first is None:
@@ -151,7 +178,7 @@ class Follower:
             events += len(item.events)
         return batch
 
-    async def _first(self, queue: asyncio.Queue[Run | Exception], settled: bool) -> Run | None:
+    async def _first(self, queue: Backlog, settled: bool) -> Run | None:
         """Waits for a run; until it is settled that all was seen, also for the word that there is none."""
         getting = asyncio.create_task(queue.get())
         waits = {getting}

@@ -174,17 +174,15 @@ def feed_of(ingest: grpc.aio.Channel, bus: Connection | None, telemetry: Telemet
 
 
 def open_for_writing(url: str) -> Engine:
-    """The follower's engine, on SQLite with a cache and a log for writes at random places."""
+    """The follower's engine, on SQLite with a cache of its own size."""
     engine = open_engine(url)
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _widen)
+        event.listen(engine, "connect", _resize_cache)
     return engine
 
 
-def _widen(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+def _resize_cache(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
     # 32 MiB, in the unit of the pragma: what a busy hour writes to, and no more of tables that grow for ever.
     cursor.execute("PRAGMA cache_size=-32768")
-    # 16 MiB: a page written to again before then is copied into the file once.
-    cursor.execute("PRAGMA wal_autocheckpoint=4000")
     cursor.close()

@@ -4,7 +4,7 @@ An entry is version ‖ SHA-256(salt ‖ record): it commits to the record and t
 can be erased while the tree stands.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -75,23 +75,25 @@ def is_of_service(record: bytes, service: str) -> bool:
 def columns_of(record: AccessRecord) -> Columns:
     """The columns of one record."""
     actor, occurred, decision = record.actor, record.occurred_at, record.decision
-    clauses: Iterable[str] = decision.clauses
-    if decision.withheld:
-        clauses = dict.fromkeys([*clauses, *(clause for left_out in decision.withheld for clause in left_out.clauses)])
+    # Slices: a repeated field is iterated item by item, a list at once.
+    clauses, withheld = decision.clauses[:], decision.withheld
+    if withheld:
+        clauses = list(dict.fromkeys([*clauses, *(clause for left_out in withheld for clause in left_out.clauses)]))
+    kind = record.kind
     return Columns(
         occurred.seconds * 1_000_000 + occurred.nanos // 1_000,
-        record.kind,
+        kind,
         actor.issuer,
         actor.subject or actor.certificate_identity,
         actor.party,
         record.rpc,
         record.purpose,
-        record.kind not in _NOT_PERMITTED,
+        kind not in _NOT_PERMITTED,
         record.consultation_id,
         record.instance,
         record.sequence,
         joined(clauses),
-        joined(record.data.sources),
+        joined(record.data.sources[:]),
     )
 
 
@@ -107,7 +109,7 @@ def is_storable(columns: Columns) -> bool:
     )
 
 
-def joined(values: Iterable[str]) -> str:
+def joined(values: Sequence[str]) -> str:
     """Values between bars, so that a search for "|value|" finds whole values only."""
     text = "|".join(values)
     return f"|{text}|" if text else ""

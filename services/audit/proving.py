@@ -3,7 +3,6 @@
 What leaves is one C2SP tlog-proof; its extra data are salt ‖ record, from which whoever holds it computes the entry.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from planier.audit.v1.record_pb2 import AccessRecord
@@ -13,10 +12,6 @@ from services.audit.entry import parse_record
 from services.audit.proof import Proof
 from services.audit.publication import Publication
 from services.audit.schema import BODIES, RECORDS
-from services.kernel.guard.grant import Grant
-
-# Whether a record's person is hidden from who asks: then salt and record stay here.
-Hides = Callable[[AccessRecord, Grant], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +66,3 @@ def prove(publication: Publication, held: Held, *, content: bool) -> AccessProof
     hashes = publication.log.inclusion_proof(held.index, size)
     proof = Proof(held.index, hashes, published.note, held.content if content else b"")
     return AccessProof(proof, published.missing)
-
-
-def is_of_another_party(record: AccessRecord, grant: Grant) -> bool:
-    """Whether the record is of a person, or of a system's agent, of a party that is not the viewer's own."""
-    actor = record.actor
-    return bool(actor.subject or actor.agent_reference) and actor.party != grant.party

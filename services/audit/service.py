@@ -35,7 +35,7 @@ from services.audit.cosigning import Cosigning
 from services.audit.entry import is_of_service
 from services.audit.log import AccessLog, Appended, Outcome
 from services.audit.note import NoteError
-from services.audit.proving import Hides, find, is_of_another_party, is_witnessed, prove
+from services.audit.proving import find, is_witnessed, prove
 from services.audit.publication import Publication
 from services.audit.reading import LogReader
 from services.audit.receipt import ReceiptSigner
@@ -73,7 +73,6 @@ class AuditServicer:
         *,
         witnesses: Sequence[PartyWitness] = (),
         cosigning: Cosigning | None = None,
-        hides: Hides = is_of_another_party,
     ) -> None:
         self._log = log
         self._reader = reader
@@ -83,7 +82,6 @@ class AuditServicer:
         self._witnesses = witnesses
         self._publication = Publication(log, [witness.cosigner for witness in witnesses])
         self._cosigning = cosigning
-        self._hides = hides
 
     async def Record(self, request: RecordRequest, call: Call) -> RecordResponse:
         """Each record's receipt or refusal, in order; concurrent requests share one durable write.
@@ -151,7 +149,8 @@ class AuditServicer:
             raise not_found("RECORD_NOT_FOUND", "the log has no record of that id")
         call.data.count = 1
         await self._until_witnessed(held.index)
-        masked = held.record is not None and self._hides(held.record, call.granted)
+        self._reader.require(held.index)
+        masked = held.record is not None and (await self._reader.mask(call)).hides(held.record)
         found = await asyncio.to_thread(prove, self._publication, held, content=not masked)
         return ProveAccessResponse(
             index=held.index,

@@ -13,7 +13,7 @@ from planier.common.v1.guard_pb2 import OPERATION_ERASE
 from sqlalchemy import Connection, Row, select
 
 from services.audit import merkle
-from services.audit.entry import columns_of, parse_record
+from services.audit.entry import columns_of, entry_of_commitment, parse_record
 from services.audit.integrity import PART, Integrity
 from services.audit.log import AccessLog, leaf_of
 from services.audit.schema import BODIES, CHECKPOINTS, COLUMNS, NODES, RECORDS
@@ -171,6 +171,8 @@ def _row_fault(record: Row[Any], body: Row[Any]) -> str:
         return "ENTRY_MISSING"
     if leaf_of(body.salt, body.record) != record.leaf_hash:
         return "RECORD_ALTERED"
+    if body.commitment is not None:
+        return "COLUMN_ALTERED"
     parsed = parse_record(body.record)
     if parsed is None or parsed.record_id != record.record_id or tuple(record[3:]) != columns_of(parsed):
         return "COLUMN_ALTERED"
@@ -183,6 +185,8 @@ def _erasure_fault(connection: Connection, record: Row[Any], body: Row[Any]) -> 
         return "ENTRY_MISSING"
     if any(getattr(record, name) is not None for name in COLUMNS):
         return "COLUMN_ALTERED"
+    if body.commitment is None or merkle.leaf_hash(entry_of_commitment(body.commitment)) != record.leaf_hash:
+        return "LEAF_ALTERED"
     stated = connection.execute(select(BODIES.c.record).where(BODIES.c.idx == body.erased_by)).scalar()
     parsed = parse_record(stated) if stated is not None else None
     return "" if parsed is not None and states_erasure(parsed, record.idx) else "ERASURE_UNAUTHORISED"

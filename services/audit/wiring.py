@@ -44,9 +44,9 @@ from services.kernel.store.opening import backend_of
 from services.kernel.store.sql import SqlEventStore
 from services.kernel.telemetry import Telemetry
 
-logger = logging.getLogger(__name__)
-
 EVENTS_SECONDS = 600.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Audit:
     closing: tuple[Callable[[], Awaitable[None]], ...]
 
     async def ready(self) -> None:
-        """Opens the tiles' door, begins to ask the witnesses and to look after itself; the log is open by then."""
+        """Opens the tiles' door, begins to ask the witnesses and to look after the log, which is open by then."""
         await self.outside.start()
         self.upkeep.start()
 
@@ -120,23 +120,16 @@ async def assemble(
         screen_motive=detector_of,
         telemetry=telemetry,
     )
-    servicer = AuditServicer(
-        log,
-        writer,
-        signer,
-        key.public_key(),
-        reader,
-        witnesses=witnesses,
-        cosigning=outside.cosigning if witnesses else None,
-    )
     retention = Retention(log, governing, integrity, guard.record_own, clock, ids)
     upkeep = Upkeep(watch, retention, settings.watch_seconds)
+    servicer = AuditServicer(
+        log, writer, signer, key.public_key(), reader, witnesses=witnesses,
+        cosigning=outside.cosigning if witnesses else None,
+    )  # fmt: skip
+    oversight = OversightServicer(reader, governing, watch, integrity, events)
     bindings = [
         (audit_pb2.DESCRIPTOR.services_by_name["AuditService"], servicer),
-        (
-            oversight_pb2.DESCRIPTOR.services_by_name["OversightService"],
-            OversightServicer(reader, governing, watch, integrity, events),
-        ),
+        (oversight_pb2.DESCRIPTOR.services_by_name["OversightService"], oversight),
     ]
     server = Server(settings=settings, bindings=bindings, guard=guard, telemetry=telemetry)
 
@@ -146,25 +139,6 @@ async def assemble(
     return Audit(
         server, guard, log, outside, upkeep, (upkeep.close, guard.close, writer.close, outside.stop, close_log)
     )
-
-
-def open_governance(log: AccessLog, clock: Clock) -> EventStore:
-    """The officers' decisions, in the log's own database and on its engine. Blocking."""
-    backend = backend_of(log.engine)
-    backend.create_schema(log.engine)
-    return SqlEventStore(log.engine, backend, IdentityCodec(), clock)
-
-
-def access_events(channel: grpc.aio.Channel) -> AccessEvents:
-    """Reads all of access's events, in order, at each use."""
-    stub = AccessServiceStub(channel)
-
-    async def read() -> AsyncIterator[EventRun]:
-        async for answer in stub.ReadEvents(ReadEventsRequest(), timeout=EVENTS_SECONDS):
-            if answer.run.events:
-                yield answer.run
-
-    return read
 
 
 class Outside:
@@ -202,3 +176,22 @@ class Outside:
         if self._tiles is not None and self.port:
             await self._tiles.stop()
         await self._client.aclose()
+
+
+def open_governance(log: AccessLog, clock: Clock) -> EventStore:
+    """The officers' decisions, in the log's own database and on its engine. Blocking."""
+    backend = backend_of(log.engine)
+    backend.create_schema(log.engine)
+    return SqlEventStore(log.engine, backend, IdentityCodec(), clock)
+
+
+def access_events(channel: grpc.aio.Channel) -> AccessEvents:
+    """Reads all of access's events, in order, at each use."""
+    stub = AccessServiceStub(channel)
+
+    async def read() -> AsyncIterator[EventRun]:
+        async for answer in stub.ReadEvents(ReadEventsRequest(), timeout=EVENTS_SECONDS):
+            if answer.run.events:
+                yield answer.run
+
+    return read

@@ -13,7 +13,7 @@ from rich.markup import escape
 from services.audit.verify import verify_database
 from services.cli import session
 from services.cli.app import AsOption, JsonOption, MotiveOption, app, perform
-from services.cli.audit_calls import log_key, newest_head, opened_note, require_extension
+from services.cli.audit_calls import newest_head, opened_note, require_extension
 from services.cli.connection import DEADLINE, Receipts, channel
 from services.cli.output import console, print_json
 from services.cli.profile import Profile
@@ -123,8 +123,8 @@ async def _checkpoint(*, as_json: bool) -> None:
 
 async def _since(note: str, *, as_json: bool) -> None:
     profile = Profile.load()
-    remembered = opened_note(note, log_key(profile))
-    _, head = await newest_head(profile)
+    head, _, keys = await newest_head(profile)
+    remembered = opened_note(note, keys)
     await require_extension(profile, remembered, head)
     if as_json:
         print_json({"sound": True, "from_size": remembered.size, "tree_size": head.size, "root_hash": head.root.hex()})

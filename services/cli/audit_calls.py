@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from planier.access.v1.access_pb2 import GetConventionRequest, ListClearancesRequest
 from planier.access.v1.access_pb2_grpc import AccessServiceStub
 from planier.audit.v1.audit_pb2 import (
@@ -18,8 +17,9 @@ from planier.audit.v1.oversight_pb2_grpc import OversightServiceStub
 from planier.common.v1.release_pb2 import ReleaseMark
 
 from services.audit import merkle
-from services.audit.checkpoint import Checkpoint, parse_checkpoint
-from services.audit.note import NoteError, NoteVerifier, split_note
+from services.audit.checkpoint import Checkpoint
+from services.audit.hand_over import Keys
+from services.audit.note import NoteError, NoteVerifier
 from services.cli import session
 from services.cli.connection import DEADLINE, Receipts, channel
 from services.cli.profile import Profile
@@ -84,40 +84,46 @@ async def overseen(profile: Profile, method: str, request: Any, person: str) -> 
             yield answer
 
 
-def log_key(profile: Profile) -> Ed25519PublicKey:
-    """The log's public key, as this client knows it."""
-    return read_public_key(profile.log_key)
+class Head(NamedTuple):
+    """The newest signed head, its note as signed, and the log's keys so far."""
+
+    checkpoint: Checkpoint
+    note: str
+    keys: Keys
 
 
-def opened_note(note: str, key: Ed25519PublicKey) -> Checkpoint:
-    """The checkpoint in a note that this key signed.
+def opened_note(note: str, keys: Keys) -> Checkpoint:
+    """The checkpoint in a note that a key of the log could sign, and did.
 
     Raises:
         Problem: CHECKPOINT_INVALID: it is not the log's word.
     """
     try:
-        claimed = parse_checkpoint(split_note(note)[0])
-        NoteVerifier(claimed.origin, key).open(note)
+        return keys.open(note)
     except NoteError as error:
         raise precondition("CHECKPOINT_INVALID", str(error)) from error
-    return claimed
 
 
-async def newest_head(profile: Profile) -> tuple[str, Checkpoint]:
+async def newest_head(profile: Profile) -> Head:
     """The newest signed head, which must extend the one that this client remembers; then it is the remembered one.
 
     Raises:
         Problem: CHECKPOINT_INVALID, or LOG_REWRITTEN: the log that was seen before is not in this one.
     """
-    key = log_key(profile)
     async with channel(profile, "audit") as opened:
         answer = await AuditServiceStub(opened).GetCheckpoint(GetCheckpointRequest(), timeout=DEADLINE)
-    head = opened_note(answer.checkpoint, key)
+    try:
+        # Of what the service says of its key only the name is taken: the key is the one that this client was given.
+        trusted = NoteVerifier(NoteVerifier.parse(answer.verifier_key).name, read_public_key(profile.log_key))
+        keys = Keys.across(trusted, answer.hand_overs)
+    except NoteError as error:
+        raise precondition("CHECKPOINT_INVALID", str(error)) from error
+    head = Head(opened_note(answer.checkpoint, keys), answer.checkpoint, keys)
     path = profile.client_folder / _REMEMBERED
     if path.is_file():
-        await require_extension(profile, opened_note(path.read_text(), key), head)
+        await require_extension(profile, opened_note(path.read_text(), keys), head.checkpoint)
     path.write_text(answer.checkpoint)
-    return answer.checkpoint, head
+    return head
 
 
 async def require_extension(profile: Profile, first: Checkpoint, second: Checkpoint) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import grpc
 import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from planier.audit.v1.audit_pb2 import GetInclusionProofRequest
 from planier.audit.v1.audit_pb2_grpc import AuditServiceStub
@@ -18,15 +19,14 @@ from planier.common.v1.release_pb2 import Receipt
 from rich.markup import escape
 
 from services.audit import merkle
-from services.audit.checkpoint import Checkpoint
 from services.cli.app import JsonOption, perform
 from services.cli.audit import audit
-from services.cli.audit_calls import log_key, newest_head
+from services.cli.audit_calls import Head, newest_head
 from services.cli.connection import DEADLINE, channel
 from services.cli.output import console, print_json
 from services.cli.profile import Profile
 from services.kernel.errors import Problem
-from services.kernel.guard.receipts import ReceiptError, verify_receipt
+from services.kernel.guard.receipts import ReceiptError, key_id_of, verify_receipt
 
 AT_ONCE = 32
 
@@ -59,12 +59,13 @@ def holes(as_json: JsonOption = False) -> None:
 async def _prove_served(path: Path | None, newest: int, *, as_json: bool) -> None:
     profile = Profile.load()
     lines = list(_lines(path or profile.client_folder / "receipts.jsonl"))[-newest:]
-    _, head = await newest_head(profile)
+    newest_of_log = await newest_head(profile)
+    head = newest_of_log.checkpoint
     findings: list[Finding] = []
     async with channel(profile, "audit") as opened:
         stub = AuditServiceStub(opened)
         for first in range(0, len(lines), AT_ONCE):
-            proved = (_proved(stub, profile, line, head) for line in lines[first : first + AT_ONCE])
+            proved = (_proved(stub, line, newest_of_log) for line in lines[first : first + AT_ONCE])
             findings += await asyncio.gather(*proved)
     wrong = [finding for finding in findings if finding.fault]
     if as_json:
@@ -88,7 +89,7 @@ def _lines(path: Path) -> Iterator[str]:
     yield from dict.fromkeys(line for line in text.splitlines() if line.strip())
 
 
-async def _proved(stub: AuditServiceStub, profile: Profile, line: str, head: Checkpoint) -> Finding:
+async def _proved(stub: AuditServiceStub, line: str, newest: Head) -> Finding:
     """RECEIPT_MALFORMED, RECEIPT_INVALID, NOT_IN_LOG, PROOF_INVALID, or the log's own reason why it has no proof."""
     try:
         receipt = ParseDict(json.loads(line), Receipt())
@@ -96,7 +97,8 @@ async def _proved(stub: AuditServiceStub, profile: Profile, line: str, head: Che
         return Finding("", 0, "RECEIPT_MALFORMED")
     fault = ""
     try:
-        verify_receipt(receipt, log_key(profile))
+        head = newest.checkpoint
+        verify_receipt(receipt, _key_of(receipt, newest))
         if receipt.index >= head.size:
             fault = "NOT_IN_LOG"
         else:
@@ -111,6 +113,12 @@ async def _proved(stub: AuditServiceStub, profile: Profile, line: str, head: Che
             raise
         fault = problem.reason
     return Finding(receipt.record_id, receipt.index, fault)
+
+
+def _key_of(receipt: Receipt, newest: Head) -> Ed25519PublicKey:
+    """The key of the log that the receipt names, one that is no longer in use too; else the newest, which it is not."""
+    keys = [verifier.key for verifier in newest.keys.verifiers]
+    return next((key for key in keys if key_id_of(key) == receipt.key_id), keys[-1])
 
 
 async def _holes(*, as_json: bool) -> None:

@@ -110,7 +110,7 @@ async def _convention(profile: Profile, motive: str, person: str) -> GetConventi
 
 
 async def _facts(profile: Profile, asked: Asked, convention: GetConventionResponse, record_id: str) -> Facts:
-    _, head = await newest_head(profile)
+    head, _, _ = await newest_head(profile)
     async with channel(profile, "audit") as opened:
         integrity = await OversightServiceStub(opened).GetIntegrity(GetIntegrityRequest(), timeout=DEADLINE)
     return Facts(

@@ -16,7 +16,7 @@ from planier.access.v1.access_pb2 import (
     RevokeClearanceRequest,
 )
 from planier.access.v1.access_pb2_grpc import AccessServiceStub
-from planier.access.v1.events_pb2 import Party, Person, RevocationReason, Role
+from planier.access.v1.events_pb2 import Area, Party, Person, RevocationReason, Role
 from planier.common.v1.release_pb2 import Purpose
 
 from services.cli import session
@@ -40,10 +40,15 @@ def grant(
     service: Annotated[str, typer.Option(help="Service or directorate.")],
     address: Annotated[str, typer.Option(help="Professional address.")],
     party: Annotated[str, typer.Option(help="CITY or PREFECTURE.")] = "CITY",
-    role: Annotated[str, typer.Option(help="CITY_USER, PREFECTURE_USER, COORDINATOR or AUDITOR.")] = "CITY_USER",
+    role: Annotated[
+        str, typer.Option(help="CITY_USER, PREFECTURE_USER, COORDINATOR, AUDITOR, PROVIDER_RECIPIENT.")
+    ] = "CITY_USER",
     purpose: Annotated[list[str] | None, typer.Option(help="SITUATION, CROSSING, TENSION; all by default.")] = None,
     source: Annotated[list[str] | None, typer.Option(help="Only these sources; all by default.")] = None,
     days: Annotated[int, typer.Option(help="For how many days from now.")] = 180,
+    engagement: Annotated[str, typer.Option(help="A PROVIDER_RECIPIENT's engagement.")] = "",
+    area: Annotated[list[str] | None, typer.Option(help="Only there: west,south,east,north in degrees.")] = None,
+    urgent: Annotated[bool, typer.Option(help="Twelve hours, by house.urgent_clearance; both DPOs are told.")] = False,
     motive: MotiveOption = "habilitation",
     person: AsOption = "",
     as_json: JsonOption = False,
@@ -58,10 +63,13 @@ def grant(
         role=value_of(Role, role, "--role"),
         purposes=[value_of(Purpose, name, "--purpose") for name in purpose or ("SITUATION", "CROSSING", "TENSION")],
         sources=source or (),
+        engagement_id=engagement,
+        areas=[_area(text) for text in area or ()],
+        urgent=urgent,
     )
     request.valid_from.FromDatetime(start)
-    request.valid_until.FromDatetime(start + timedelta(days=days))
-    perform(_change("GrantClearance", request, person, as_json=as_json), as_json=as_json)
+    request.valid_until.FromDatetime(start + (timedelta(hours=12) if urgent else timedelta(days=days)))
+    perform(change("GrantClearance", request, person, as_json=as_json), as_json=as_json)
 
 
 @clearance.command()
@@ -78,7 +86,7 @@ def revoke(
         clearance_id=clearance_id,
         reason=value_of(RevocationReason, reason, "--reason"),
     )
-    perform(_change("RevokeClearance", request, person, as_json=as_json), as_json=as_json)
+    perform(change("RevokeClearance", request, person, as_json=as_json), as_json=as_json)
 
 
 @clearance.command()
@@ -100,6 +108,14 @@ def list_clearances(
     perform(_list(motive, person, as_json=as_json), as_json=as_json)
 
 
+def _area(text: str) -> Area:
+    try:
+        west, south, east, north = (float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter("must be four numbers: west,south,east,north", param_hint="--area") from None
+    return Area(west=west, south=south, east=east, north=north)
+
+
 async def call(profile: Profile, method: str, request: Any, person: str) -> Any:
     """One call of access under a person's session, its receipt kept."""
     signed_in = await session.current(profile, person)
@@ -110,7 +126,8 @@ async def call(profile: Profile, method: str, request: Any, person: str) -> Any:
     return answer
 
 
-async def _change(method: str, request: Any, person: str, *, as_json: bool) -> None:
+async def change(method: str, request: Any, person: str, *, as_json: bool) -> None:
+    """One call that changes a clearance, and shows it."""
     profile = Profile.load()
     answer = await call(profile, method, request, person)
     _show(profile, answer.clearance, as_json=as_json)

@@ -16,7 +16,7 @@ from planier.audit.v1.audit_pb2 import (
 from planier.audit.v1.audit_pb2_grpc import AuditServiceStub
 
 from services.audit.checkpoint import parse_checkpoint
-from services.audit.copy import CHECKPOINT, WITNESSED, CopyRefused, copy_log
+from services.audit.copy import CHECKPOINT, WITNESSED, Copied, CopyRefused, copy_log
 from services.audit.folding import fold_database
 from services.audit.note import NoteVerifier, split_note
 from services.audit.witness.protocol import AddCheckpoint
@@ -161,7 +161,15 @@ async def _cosignature(note: str, *, as_json: bool) -> None:
 
 
 async def _tiles(folder: Path, source: str, *, as_json: bool) -> None:
-    profile = Profile.load()
+    copied = await copied_tiles(Profile.load(), folder, source)
+    if as_json:
+        print_json({"tree_size": copied.checkpoint.size, "fetched": copied.fetched})
+        return
+    console.print(f"{copied.checkpoint.size} entries, {copied.fetched} files fetched", highlight=False)
+
+
+async def copied_tiles(profile: Profile, folder: Path, source: str) -> Copied:
+    """The log's tiles, entries and checkpoint in a folder, verified. Raises Problem where they do not hold together."""
     async with channel(profile, "audit") as opened:
         head = await AuditServiceStub(opened).GetCheckpoint(GetCheckpointRequest(), timeout=DEADLINE)
     # Of what the service says of its key only the name is taken: the key is the one that this client was given.
@@ -175,15 +183,11 @@ async def _tiles(folder: Path, source: str, *, as_json: bool) -> None:
             return answer.content
 
         try:
-            copied = await copy_log(fetch, folder, trusted, source)
+            return await copy_log(fetch, folder, trusted, source)
         except CopyRefused as refused:
             raise precondition("COPY_REFUSED", str(refused)) from refused
         except httpx.HTTPError as lost:
             raise _unserved(lost) from lost
-    if as_json:
-        print_json({"tree_size": copied.checkpoint.size, "fetched": copied.fetched})
-        return
-    console.print(f"{copied.checkpoint.size} entries, {copied.fetched} files fetched", highlight=False)
 
 
 async def _fold(database: str, key: Path | None, *, as_json: bool) -> None:

@@ -79,6 +79,9 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "planier.audit.holes": Metric(
             "gauge", "{number}", "Numbers of access records that are overdue: used, and in no record.", ()
         ),
+        "planier.engagement.overdue": Metric(
+            "gauge", "{engagement}", "Ended engagements whose certificate of destruction is late.", ()
+        ),
         "planier.projection.lag": Metric(
             "histogram", "s", "From an event's recording to its being in the read model.", ("projection",), _LAGS
         ),

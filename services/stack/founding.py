@@ -1,9 +1,10 @@
-"""What a fresh local installation needs before anybody can look: the deed signed, two clearances granted and confirmed.
+"""What a fresh local installation needs before anybody can look: the deed signed, the list, two clearances.
 
 Everything goes through the same calls that officials would make.
 """
 
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -13,6 +14,7 @@ from planier.access.v1.access_pb2 import (
     ConfirmBindingRequest,
     GetCommitmentsRequest,
     GrantClearanceRequest,
+    SignUndertakingRequest,
 )
 from planier.access.v1.access_pb2_grpc import AccessServiceStub
 from planier.access.v1.events_pb2 import (
@@ -24,18 +26,23 @@ from planier.access.v1.events_pb2 import (
     Person,
     Role,
 )
+from planier.access.v1.list_pb2 import SubmitListRequest, ValidateListRequest
 from planier.common.v1.release_pb2 import PURPOSE_CROSSING, PURPOSE_SITUATION, PURPOSE_TENSION
 
+from services.access import undertaking
 from services.cli import session
 from services.cli.clearance import call, everyone
 from services.cli.connection import DEADLINE, channel
 from services.cli.convention import sign_deed
+from services.cli.nominative_list import read_persons
 from services.cli.profile import Profile
 from services.kernel.keys import read_private_key
 from services.stack.layout import ROOT, Layout
 from services.stack.plan import PEOPLE
 
 DEED = ROOT / "deploy" / "local" / "deed.yaml"
+LIST = ROOT / "deploy" / "local" / "list.yaml"
+LETTER = ROOT / "deploy" / "local" / "list-letter.txt"
 PARTY_KEYS = {PARTY_CITY: "city.pem", PARTY_PREFECTURE: "prefecture.pem"}
 MOTIVE = "mise en service locale"
 CLEARED = {
@@ -70,16 +77,35 @@ def describe(layout: Layout, now: datetime) -> dict[str, Any]:
 
 
 async def clear(layout: Layout) -> None:
-    """Grants, binds and confirms the local users' clearances, as the DGA and the Préfecture's validator would."""
+    """The Préfecture's list, then the local users' clearances, granted and confirmed, as the officials would."""
     profile = Profile.read(layout.profile)
     people = yaml.safe_load(PEOPLE.read_text())
-    for official in ("dga", "validator"):
+    for official in ("dga", "validator", "second-validator"):
         await session.sign_in(profile, official)
+    await _list(profile)
     for subject, (party, role, service, confirmer) in CLEARED.items():
         person = Person(**people[subject], service=service, professional_address="Marseille")
         await call(profile, "GrantClearance", _grant(subject, person, party, role), "dga")
         await session.sign_in(profile, subject)
         await _confirm(profile, subject, confirmer)
+
+
+async def _list(profile: Profile) -> None:
+    """The Préfecture's list: transmitted by one validator, signed by the other."""
+    request = SubmitListRequest(
+        consultation=session.consultation("ADMINISTRATION", MOTIVE),
+        proposal_id=str(uuid5(NAMESPACE_URL, "planier-local/list")),
+        persons=read_persons(LIST),
+    )
+    request.expires_at.FromDatetime(datetime.now(UTC) + timedelta(days=300))
+    submitted = (await call(profile, "SubmitList", request, "validator")).proposal
+    validation = ValidateListRequest(
+        consultation=session.consultation("ADMINISTRATION", MOTIVE),
+        proposal_id=submitted.proposal_id,
+        list_hash=submitted.list_hash,
+        letter_hash=sha256(LETTER.read_bytes()).digest(),
+    )
+    await call(profile, "ValidateList", validation, "second-validator")
 
 
 def _grant(subject: str, person: Person, party: Party.ValueType, role: Role.ValueType) -> GrantClearanceRequest:
@@ -108,3 +134,6 @@ async def _confirm(profile: Profile, subject: str, confirmer: str) -> None:
         identity=proposed.identity,
     )
     await call(profile, "ConfirmBinding", request, confirmer)
+    consultation = session.consultation("ADMINISTRATION", MOTIVE)
+    signature = SignUndertakingRequest(consultation=consultation, text_hash=undertaking.HASH)
+    await call(profile, "SignUndertaking", signature, subject)

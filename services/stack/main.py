@@ -36,7 +36,7 @@ NEXT = """
 Everything serves. In another terminal, with [bold].venv/bin[/bold] in your path:
 
   planier status                         what serves
-  planier login --as duty-officer        sign in (also: dga, validator, auditor, prefecture-officer)
+  planier login --as duty-officer        sign in (also: dga, validator, second-validator, auditor, prefecture-officer)
   planier map --motive "prise de service"
   planier login --as auditor
   planier audit replay                   every look, yours included

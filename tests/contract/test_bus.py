@@ -88,6 +88,39 @@ async def test_the_cursor_never_moves_back(bus: Bus) -> None:
     assert bus.ledger.cursor() == 9
 
 
+async def test_runs_under_way_together_arrive_in_the_order_of_the_calls(bus: Bus) -> None:
+    subscription = await bus.subscribe()
+    runs = [run_of(n, n) for n in range(1, 21)]
+    await asyncio.gather(*(bus.publisher.publish(run) for run in runs))
+    assert bus.ledger.cursor() == 20
+    assert await received(subscription, 20) == runs
+    await subscription.close()
+
+
+async def test_the_cursor_stands_before_a_run_that_failed_although_the_next_arrived(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived, real = asyncio.Event(), JetStreamPublisher._send
+
+    async def send(publisher: JetStreamPublisher, run: EventRun) -> object:
+        if run.first_position == 1:
+            await arrived.wait()
+            raise BusUnavailable("not acknowledged")
+        sent = await real(publisher, run)
+        arrived.set()
+        return sent
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JetStreamPublisher, "_send", send)
+        under_way = (bus.publisher.publish(run_of(1, 1)), bus.publisher.publish(run_of(2, 2)))
+        failed = await asyncio.gather(*under_way, return_exceptions=True)
+    assert [type(each) for each in failed] == [BusUnavailable, BusUnavailable]
+    assert bus.ledger.cursor() == 0
+    for run in (run_of(1, 1), run_of(2, 2)):
+        await bus.publisher.publish(run)
+    assert bus.ledger.cursor() == 2
+
+
 async def test_an_erased_message_is_gone_from_disk_and_its_neighbours_stay(bus: Bus) -> None:
     await bus.publisher.publish(run_of(1, 3, b"the first words on disk"))
     await bus.publisher.publish(run_of(4, 6, b"the words to be erased"))

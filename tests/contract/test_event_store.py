@@ -12,8 +12,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from services.kernel.clock import from_microseconds
+from services.kernel.config import CannotStart
 from services.kernel.store import open_store
-from services.kernel.store.base import GENESIS, Append, Committed, Conflict, EventStore, Position, StoredEvent
+from services.kernel.store.base import GENESIS, Append, Committed, Conflict, EventStore, Fault, Position, StoredEvent
 from services.kernel.store.chain import commitment, verify_run
 from services.kernel.store.engine import begin_write
 from services.kernel.store.sql import SqlEventStore
@@ -384,6 +385,43 @@ def test_verify_finds_an_event_put_in_behind_the_head(store: SqlEventStore) -> N
     commit(store, "a", b"1", b"2")
     tamper(store, "UPDATE store SET head_position = 1")
     assert {(fault.position, fault.fault) for fault in store.verify()} == {(1, "CHAIN_BROKEN"), (2, "CHAIN_BROKEN")}
+
+
+def test_the_database_refuses_to_change_the_index_of_streams_and_verify_counts_it(store: SqlEventStore) -> None:
+    if store.engine.dialect.name != "sqlite":
+        pytest.skip("the index is the database's own")
+    commit(store, "a", b"1", b"2")
+    for statement in ("DELETE FROM event_streams", "UPDATE event_streams SET position = 9"):
+        with pytest.raises(IntegrityError, match="append-only"), begin_write(store.engine) as connection:
+            connection.execute(text(statement))
+    with begin_write(store.engine) as connection:
+        connection.execute(text("DROP TRIGGER event_streams_no_delete"))
+        connection.execute(text("DELETE FROM event_streams WHERE position = 1"))
+    assert store.verify() == (Fault(2, "INDEX_BROKEN"),)
+
+
+def test_streams_are_read_together(store: SqlEventStore) -> None:
+    commit(store, "a", b"1")
+    commit(store, "b", b"2")
+    commit(store, "a", b"3")
+    with store.write() as transaction:
+        transaction.append([append_one("c", b"4")])
+        found = transaction.read_streams(["a", "c", "nobody's"])
+        assert transaction.append([append_one("nobody's", b"5", expected_version=0)]) == (
+            Committed("nobody's", 1, 5, 5),
+        )
+    assert {name: [event.payload for event in events] for name, events in found.items()} == {
+        "a": [b"1", b"3"],
+        "c": [b"4"],
+    }
+
+
+def test_a_store_of_an_earlier_format_is_refused(url: str, store: SqlEventStore, clock: HandClock) -> None:
+    index = "TABLE event_streams" if store.engine.dialect.name == "sqlite" else "INDEX events_by_stream"
+    with begin_write(store.engine) as connection:
+        connection.execute(text(f"DROP {index}"))
+    with pytest.raises(CannotStart, match="earlier version"):
+        open_store(url, clock=clock)
 
 
 # Concurrency

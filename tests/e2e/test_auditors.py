@@ -3,13 +3,17 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 import time
+from base64 import b64decode, b64encode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from services.stack.layout import ROOT
 from tests.e2e.test_path import march, write
 from tests.fixtures.stack import Stack
 
@@ -151,3 +155,59 @@ def test_officers_decide_and_it_shows(stack: Stack) -> None:
     [disclosed] = audit(stack, "replay", "--operation", "DISCLOSE")["records"]
     assert disclosed["record"]["disclosure"]["legal_basis"] == "LEGAL_BASIS_LEGAL_OBLIGATION"
     assert stack.planier("audit", "holes", "--json").status == 0
+
+
+def witnessed(stack: Stack) -> list[str]:
+    """The three public keys, once both witnesses have cosigned what is in the log now."""
+    size = audit(stack, "checkpoint")["tree_size"]
+    for _ in range(100):
+        found = audit(stack, "checkpoint")
+        note = found.get("witnessed_checkpoint", "")
+        if note and int(note.split("\n")[1]) >= int(size):
+            witnesses = [f"--witness-key={item['verifier_key']}" for item in found["witnesses"]]
+            return [f"--log-key={found['verifier_key']}", *witnesses]
+        time.sleep(0.1)
+    raise AssertionError("no witnessed checkpoint")
+
+
+def test_a_whole_export_is_verified_by_a_third_party(stack: Stack, folder: Path) -> None:
+    keys = witnessed(stack)
+    exported = audit(stack, "export", str(folder / "log"))
+    assert exported["records"] == exported["tree_size"] > 20
+    assert exported["masked"] > 0
+    assert 0 < exported["access_events_withheld"] < exported["access_events"]
+    command = [sys.executable, "-I", str(ROOT / "tools" / "verify_access_log.py"), "copy", "log", *keys]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["records"] == exported["records"] - exported["masked"] - exported["erased"]
+    text = (folder / "log" / "records.jsonl").read_text() + (folder / "log" / "access-events.jsonl").read_text()
+    fields = ("record", "shown", "payload")
+    lines = [json.loads(line) for line in text.splitlines()]
+    contents = [b64decode(line[name]) for line in lines for name in fields if line.get(name)]
+    assert not any(b"prefecture-officer" in content or b"Catalans" in content for content in contents)
+    # The decisions' state of access is among the events: what they rested on can be recomputed from this folder.
+    digests = {json.loads(line)["digest"] for line in (folder / "log" / "access-events.jsonl").read_text().splitlines()}
+    cited = [
+        row["record"]["decision"]["access_state"] for row in audit(stack, "replay", "--purpose", "SITUATION")["records"]
+    ]
+    assert {b64decode(state["digest"]).hex() for state in cited} <= digests
+    path = folder / "log" / "records.jsonl"
+    records = path.read_text().splitlines()
+    place = next(place for place, line in enumerate(records) if "record" in json.loads(line))
+    altered = json.loads(records[place])
+    altered["record"] = b64encode(b64decode(altered["record"])[:-1]).decode()
+    path.write_text("\n".join([*records[:place], json.dumps(altered), *records[place + 1 :]]) + "\n")
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    assert "RECORD_ALTERED" in done.stdout + done.stderr
+
+
+def test_a_period_is_reported(stack: Stack, folder: Path) -> None:
+    page, paper = folder / "rapport.html", folder / "rapport.pdf"
+    found = audit(stack, "report", "--from", "2026-01-01", "--html", str(page), "--pdf", str(paper))
+    assert paper.read_bytes().startswith(b"%PDF-")
+    text = page.read_text()
+    assert "Centre de supervision urbain" in text
+    assert "Malmousque" not in text
+    assert "duty-officer" not in text
+    assert found["sections"]["Synthèse"]["rows"]

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from planier.access.v1 import access_pb2, events_pb2
+from planier.access.v1 import access_pb2, engagement_events_pb2, engagement_pb2, events_pb2, list_pb2, recheck_pb2
 from planier.analytics.v1 import analytics_pb2, conflicts_pb2
 from planier.audit.v1 import audit_pb2, governance_pb2, oversight_pb2, record_pb2
 from planier.common.v1 import event_pb2, fact_pb2, guard_pb2, release_pb2
@@ -35,6 +35,7 @@ LOOK = release_pb2.Consultation(
     consultation_id="5f0c7f0e-5f0c-4f0e-8f0c-5f0c7f0e5f0c", purpose=release_pb2.PURPOSE_SITUATION, motive="essai"
 )
 CLEARANCE = "5f0c7f0e-5f0c-4f0e-8f0c-5f0c7f0e5f0d"
+PROVIDER = engagement_events_pb2.Provider(siret="73282932000074", name="X")
 DECLARER = ingest_pb2.Declarer(agent_reference="agent-1")
 KEY = ingest_pb2.FactKey(source="demonstrations", source_id="X-1")
 PERIOD = fact_pb2.Period(start=Timestamp(seconds=1), end=Timestamp(seconds=2))
@@ -76,11 +77,72 @@ REQUESTS: Mapping[str, Message] = {
         consultation=LOOK, clearance_id=CLEARANCE, identity=events_pb2.Identity(issuer="i", subject="s")
     ),
     "ListClearances": access_pb2.ListClearancesRequest(consultation=LOOK),
+    "RecordAct": access_pb2.RecordActRequest(act=b"x", signatures=SIGNATURES),
+    "RequestClearance": access_pb2.RequestClearanceRequest(
+        consultation=LOOK,
+        clearance_id=CLEARANCE,
+        person=events_pb2.Person(given_name="A", usual_name="B", service="C", professional_address="D"),
+        party=events_pb2.PARTY_CITY,
+        role=events_pb2.ROLE_CITY_USER,
+        purposes=[release_pb2.PURPOSE_SITUATION],
+        valid_from=Timestamp(seconds=1),
+        valid_until=Timestamp(seconds=2),
+    ),
+    "DecideClearances": access_pb2.DecideClearancesRequest(
+        consultation=LOOK,
+        decisions=[access_pb2.ClearanceDecision(clearance_id=CLEARANCE, kind=access_pb2.DECISION_KIND_REVIEW)],
+    ),
+    "SuspendClearance": access_pb2.SuspendClearanceRequest(
+        consultation=LOOK, clearance_id=CLEARANCE, reason=events_pb2.REVOCATION_REASON_MISUSE
+    ),
+    "ResumeClearance": access_pb2.ResumeClearanceRequest(consultation=LOOK, clearance_id=CLEARANCE),
+    "SignUndertaking": access_pb2.SignUndertakingRequest(consultation=LOOK, text_hash=b"x" * 32),
+    "ListNotices": access_pb2.ListNoticesRequest(consultation=LOOK),
+    "AcknowledgeNotice": access_pb2.AcknowledgeNoticeRequest(consultation=LOOK, notice_id=f"{CLEARANCE}:CITY"),
+    "RecordDpia": access_pb2.RecordDpiaRequest(consultation=LOOK, amendment_id=CLEARANCE, reference="AIPD-1"),
     "Check": access_pb2.CheckRequest(
         items=[
             access_pb2.CheckItem(check_id="1", subject=access_pb2.Subject(), decision_time=Timestamp(seconds=1)),
         ]
     ),
+    "AdoptListKeys": list_pb2.AdoptListKeysRequest(keys=b"x", signature=b"x" * 64),
+    "SubmitList": list_pb2.SubmitListRequest(consultation=LOOK, proposal_id=CLEARANCE, expires_at=Timestamp(seconds=1)),
+    "ProposeListChange": list_pb2.ProposeListChangeRequest(consultation=LOOK, proposal_id=CLEARANCE),
+    "ValidateList": list_pb2.ValidateListRequest(consultation=LOOK, proposal_id=CLEARANCE, list_hash=b"x" * 32),
+    "RefuseList": list_pb2.RefuseListRequest(consultation=LOOK, proposal_id=CLEARANCE, reason="essai"),
+    "WithdrawList": list_pb2.WithdrawListRequest(consultation=LOOK, proposal_id=CLEARANCE),
+    "RefuseListedPerson": list_pb2.RefuseListedPersonRequest(consultation=LOOK, entry_id=CLEARANCE, reason="essai"),
+    "SuspendListedPerson": list_pb2.SuspendListedPersonRequest(consultation=LOOK, entry_id=CLEARANCE, reason="essai"),
+    "ResumeListedPerson": list_pb2.ResumeListedPersonRequest(consultation=LOOK, entry_id=CLEARANCE),
+    "GetList": list_pb2.GetListRequest(consultation=LOOK),
+    "OpenEngagement": engagement_pb2.OpenEngagementRequest(
+        consultation=LOOK,
+        engagement_id=CLEARANCE,
+        provider=PROVIDER,
+        service="essai",
+        purposes=[release_pb2.PURPOSE_SITUATION],
+        sources=["works"],
+        persons=[
+            engagement_events_pb2.EngagedPerson(
+                person_id=CLEARANCE, person=events_pb2.Person(given_name="A"), siret=PROVIDER.siret
+            )
+        ],
+        valid_from=Timestamp(seconds=1),
+        valid_until=Timestamp(seconds=2),
+        destruction_days=1,
+        certificate_key=b"x" * 32,
+    ),
+    "EndEngagement": engagement_pb2.EndEngagementRequest(
+        consultation=LOOK, engagement_id=CLEARANCE, cause=engagement_events_pb2.ENGAGEMENT_END_BREACH
+    ),
+    "AuthoriseHandOver": engagement_pb2.AuthoriseHandOverRequest(
+        consultation=LOOK, engagement_id=CLEARANCE, hand_over_id=CLEARANCE, person_id=CLEARANCE, sources=["works"]
+    ),
+    "CertifyDestruction": engagement_pb2.CertifyDestructionRequest(
+        consultation=LOOK, engagement_id=CLEARANCE, certificate=b"x", signature=b"x" * 64
+    ),
+    "ListEngagements": engagement_pb2.ListEngagementsRequest(consultation=LOOK),
+    "Recheck": recheck_pb2.RecheckRequest(consultation=LOOK, records=[b"x"]),
     "ReadEvents": event_pb2.ReadEventsRequest(),
     "QueryMap": analytics_pb2.QueryMapRequest(
         consultation=LOOK, box=analytics_pb2.BoundingBox(west=5, south=43, east=6, north=44), period=PERIOD

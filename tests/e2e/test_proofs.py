@@ -43,6 +43,26 @@ def witnessed(stack: Stack, size: int) -> Outcome:
     raise AssertionError("no witnessed checkpoint")
 
 
+def test_a_cosignature_comes_by_file(stack: Stack, tmp_path: Path) -> None:
+    """As of a party without a server: it shares its state with the one that it may run later."""
+    witnessed(stack, 1)
+    request, signed = tmp_path / "request", tmp_path / "signed"
+    asked = stack.planier("audit", "witness-request", "CITY", "--out", str(request))
+    assert asked.status == 0, asked.errors
+    command = [
+        sys.executable, "-m", "services.audit.witness.by_file", str(request), "--name", "planier.local/city-witness",
+        "--key", str(stack.home / "keys" / "city-witness.pem"), "--logs", str(stack.home / "witnessed-logs"),
+        "--state", f"sqlite:///{stack.home / 'city-witness' / 'witness.db'}",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    signed.write_text(done.stdout)
+    taken = stack.planier("audit", "cosignature", str(signed), "--json")
+    assert taken.status == 0, taken.output
+    assert "planier.local/city-witness" in taken.content["cosigned_by"]
+    assert stack.planier("audit", "cosignature", str(request), "--json").status == 1
+
+
 def test_an_access_is_proved_offline_under_both_witnesses(stack: Stack, tmp_path: Path) -> None:
     assert stack.planier("login", "--as", "auditor").status == 0
     stack.planier("login", "--as", "duty-officer")

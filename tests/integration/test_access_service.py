@@ -2,8 +2,6 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,85 +9,47 @@ from uuid import uuid4
 
 import grpc
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from planier.access.v1 import access_pb2 as pb
-from planier.access.v1.access_pb2_grpc import AccessServiceStub
 from planier.access.v1.events_pb2 import (
     PARTY_CITY,
     PARTY_PREFECTURE,
     REVOCATION_REASON_DEPARTURE,
     ROLE_CITY_USER,
+    ROLE_COORDINATOR,
     ROLE_PREFECTURE_USER,
     ConventionSigned,
 )
 from planier.access.v1.events_pb2 import Identity as IdentityMessage
-from planier.audit.v1.audit_pb2 import ReplayFilter
-from planier.audit.v1.record_pb2 import AccessRecord, RecordKind
+from planier.audit.v1.record_pb2 import RecordKind
 from planier.common.v1.event_pb2 import ReadEventsRequest
 from planier.common.v1.guard_pb2 import OPERATION_CONSULT
-from planier.common.v1.release_pb2 import PURPOSE_ADMINISTRATION, PURPOSE_SITUATION, PURPOSE_TENSION
+from planier.common.v1.release_pb2 import PURPOSE_OVERSIGHT, PURPOSE_SITUATION, PURPOSE_TENSION
 
-from services.access import deed as deeds
+from services.access import acts
 from services.access.convention import Person, person_message
 from services.access.settings import AccessSettings
-from services.access.wiring import AnnexMismatchError, assemble, core_of, founding_of, require_signed_annex
-from services.audit.log import AccessLog
-from services.audit.receipt import ReceiptSigner
-from services.audit.replay import Span, read_page
-from services.audit.writer import LocalRecorder, LogWriter
+from services.access.wiring import AnnexMismatchError, core_of, founding_of, require_signed_annex
 from services.kernel.clock import RandomIds, SystemClock
 from services.kernel.errors import Problem
 from services.kernel.guard.tokens import TokenVerifier
-from services.kernel.rpc.client import open_channel
-from services.kernel.rpc.tls import TlsFiles
 from services.kernel.store import open_store
-from services.kernel.telemetry import Telemetry
-from tests.fixtures import access, audit
-from tests.fixtures.access_issuer import CLIENT, TestIssuer, issuer_running
+from tests.fixtures import access
+from tests.fixtures.access_issuer import TestIssuer, issuer_running
+from tests.fixtures.access_service import (
+    ADMINISTRATION,
+    ANNEX,
+    TIMEOUT,
+    Metadata,
+    Service,
+    founding,
+    list_persons,
+    refusal,
+    running,
+    settings_in,
+    undertake,
+)
 from tests.fixtures.guard import consultation
-from tests.fixtures.rpc import certificates
-
-TIMEOUT = 20.0
-ANNEX = b'{"annex": 1}'
-ADMINISTRATION = consultation(PURPOSE_ADMINISTRATION)
-Metadata = tuple[tuple[str, str], ...]
-
-
-@dataclass
-class Service:
-    """A running access service, and whom it answers."""
-
-    stub: AccessServiceStub
-    internal: AccessServiceStub
-    audit: AccessServiceStub
-    issuer: TestIssuer
-    log: AccessLog
-
-    async def login(self, subject: str, person: Person, **claims: Any) -> tuple[pb.LoginResponse, Metadata]:
-        token = self.issuer.id_token(subject, person, datetime.now(UTC), **claims)
-        answer = await self.stub.Login(pb.LoginRequest(id_token=token), timeout=TIMEOUT)
-        return answer, (("authorization", f"Bearer {answer.access_token}"),)
-
-    async def found(self) -> pb.SignConventionResponse:
-        return await self.stub.SignConvention(founding(self.issuer), timeout=TIMEOUT)
-
-    def records(self) -> list[AccessRecord]:
-        with self.log.reading() as connection:
-            entries = read_page(connection, ReplayFilter(), Span(0, self.log.size(), 1000))
-        return [AccessRecord.FromString(entry.record) for entry in entries]
-
-
-def founding(issuer: TestIssuer, annex: bytes = ANNEX) -> pb.SignConventionRequest:
-    description = access.description()
-    for holder in description["office_holders"]:
-        holder["identity"]["issuer"] = issuer.url
-    content = deeds.build(description, annex_hash=hashlib.sha256(annex).hexdigest(), keys=access.KEYS)
-    signatures = [
-        deeds.sign(content, PARTY_CITY, access.CITY_KEY),
-        deeds.sign(content, PARTY_PREFECTURE, access.PREFECTURE_KEY),
-    ]
-    return pb.SignConventionRequest(deed=content, signatures=signatures)
 
 
 def grant(person: Person = access.CITY_PERSON, **changes: Any) -> pb.GrantClearanceRequest:
@@ -116,57 +76,7 @@ def issuer() -> Iterator[TestIssuer]:
 
 @pytest.fixture
 def settings(tmp_path: Path, issuer: TestIssuer) -> AccessSettings:
-    files = certificates(tmp_path, "access", "cli", "analytics", "audit")("access")
-    public = {"city": access.CITY_KEY, "prefecture": access.PREFECTURE_KEY}
-    for name, key in public.items():
-        pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        (tmp_path / f"{name}.pub").write_bytes(pem)
-    token = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (tmp_path / "token.pem").write_bytes(token)
-    (tmp_path / "annex.json").write_bytes(ANNEX)
-    return AccessSettings(
-        service="access",
-        certificate_file=files.certificate,
-        key_file=files.key,
-        ca_file=files.ca,
-        database_url=access.sqlite_url(tmp_path),
-        audit_address="127.0.0.1:1",
-        annex_file=tmp_path / "annex.json",
-        token_key_file=tmp_path / "token.pem",
-        city_key_file=tmp_path / "city.pub",
-        prefecture_key_file=tmp_path / "prefecture.pub",
-        issuer_url=issuer.url,
-        client_id=CLIENT,
-    )
-
-
-@asynccontextmanager
-async def running(settings: AccessSettings, issuer: TestIssuer, folder: Path) -> AsyncIterator[Service]:
-    clock, ids, telemetry = SystemClock(), RandomIds(), Telemetry.off()
-    store = open_store(settings.database_url, clock=clock)
-    with audit.opened(audit.sqlite_url(folder)) as log:
-        writer = LogWriter(log)
-        recorder = LocalRecorder(writer, ReceiptSigner(audit.KEY))
-        core = core_of(store, ids)
-        service = assemble(settings, telemetry, store, core, founding_of(settings), recorder, clock, ids)
-        port = await service.server.start()
-        service.server.set_serving(True)
-
-        def channel(name: str) -> grpc.aio.Channel:
-            files = TlsFiles(folder / f"{name}.pem", folder / f"{name}.key", folder / "ca.pem")
-            return open_channel(f"127.0.0.1:{port}", files, telemetry, server_name="access")
-
-        channels = [channel(name) for name in ("cli", "analytics", "audit")]
-        try:
-            person, internal, auditing = (AccessServiceStub(opened) for opened in channels)
-            yield Service(person, internal, auditing, issuer, log)
-        finally:
-            for opened in channels:
-                await opened.close()
-            await service.server.drain(grace=1)
-            await service.close()
-            await writer.close()
-            store.close()
+    return settings_in(tmp_path, issuer)
 
 
 @pytest.fixture
@@ -195,13 +105,9 @@ async def confirmed(service: Service, dga: Metadata) -> str:
         consultation=ADMINISTRATION, clearance_id=request.clearance_id, identity=identity
     )
     await service.stub.ConfirmBinding(confirmation, timeout=TIMEOUT, metadata=dga)
+    _, user = await service.login("city-user", access.CITY_PERSON)
+    await undertake(service, user)
     return request.clearance_id
-
-
-async def refusal(call: Any) -> Problem:
-    with pytest.raises(Problem) as problem:
-        await call
-    return problem.value
 
 
 async def test_from_the_founding_to_a_permit_and_back_to_a_refusal(service: Service) -> None:
@@ -221,8 +127,13 @@ async def test_from_the_founding_to_a_permit_and_back_to_a_refusal(service: Serv
     confirmation = pb.ConfirmBindingRequest(
         consultation=ADMINISTRATION, clearance_id=request.clearance_id, identity=listed.identity
     )
-    active = await service.stub.ConfirmBinding(confirmation, timeout=TIMEOUT, metadata=dga)
-    assert active.clearance.state == pb.CLEARANCE_STATE_ACTIVE
+    bound = await service.stub.ConfirmBinding(confirmation, timeout=TIMEOUT, metadata=dga)
+    assert bound.clearance.state == pb.CLEARANCE_STATE_UNDERTAKING_AWAITED
+    assert not await permitted(service, "city-user")
+    login, user = await service.login("city-user", access.CITY_PERSON)
+    assert login.undertaking_awaited
+    (active,) = (await undertake(service, user)).clearances
+    assert active.state == pb.CLEARANCE_STATE_ACTIVE
     assert await permitted(service, "city-user")
 
     revocation = pb.RevokeClearanceRequest(
@@ -240,7 +151,7 @@ async def test_every_step_left_a_record_and_no_name_in_it(service: Service) -> N
     records = service.records()
     kinds = [(record.rpc.rpartition("/")[2], record.kind) for record in records]
     attempt = RecordKind.RECORD_KIND_ATTEMPT
-    names = ["SignConvention", "Login", "GrantClearance", "Login", "ConfirmBinding"]
+    names = ["SignConvention", "Login", "GrantClearance", "Login", "ConfirmBinding", "Login", "SignUndertaking"]
     assert kinds == [(name, attempt) for name in names]
     assert list(records[2].data.references) == [clearance_id]
     # The session is the login's record.
@@ -348,6 +259,7 @@ async def test_the_list_comes_in_pages_and_the_validator_sees_their_own(service:
     _, dga = await service.login("dga", access.DGA_PERSON)
     requests = [grant(Person("Camille", f"Nom {letter}", "Service")) for letter in "abcde"]
     requests.append(grant(access.PREFECTURE_PERSON, party=PARTY_PREFECTURE, role=ROLE_PREFECTURE_USER))
+    await list_persons(service, access.listed_person(access.PREFECTURE_PERSON))
     for request in requests:
         await service.stub.GrantClearance(request, timeout=TIMEOUT, metadata=dga)
     seen: list[str] = []
@@ -382,6 +294,127 @@ async def test_a_restart_keeps_rights_and_refuses_another_annex(
     store = open_store(settings.database_url, clock=SystemClock())
     try:
         with pytest.raises(AnnexMismatchError):
-            require_signed_annex(core_of(store, RandomIds()).cache, founding_of(settings))
+            require_signed_annex(core_of(store, RandomIds()).cache, founding_of(settings), SystemClock().now())
     finally:
         store.close()
+
+
+def signed_act(service: Service, kind: str, content: dict[str, Any], *parties: Any) -> pb.RecordActRequest:
+    """An act upon the service's own deed, signed by the parties named."""
+    deed_hash = acts.digest(founding(service.issuer).deed)
+    content = {"act_id": str(uuid4()), kind: content}
+    built = acts.build(content, deed_hash)
+    keys = {PARTY_CITY: access.CITY_KEY, PARTY_PREFECTURE: access.PREFECTURE_KEY}
+    return pb.RecordActRequest(act=built, signatures=[acts.sign(built, party, keys[party]) for party in parties])
+
+
+async def test_a_termination_stops_the_conventions_facts_at_once_and_starts_the_clock(service: Service) -> None:
+    await service.found()
+    _, dga = await service.login("dga", access.DGA_PERSON)
+    await confirmed(service, dga)
+    assert await permitted_sources(service) == {*access.CONVENTION_SOURCES, *access.CITY_SOURCES}
+    content = {"party": "PARTY_CITY", "reason": "TERMINATION_REASON_MUTUAL", "act_reference": "R-1"}
+    alone = signed_act(service, "termination", content, PARTY_CITY)
+    assert (await refusal(service.stub.RecordAct(alone, timeout=TIMEOUT))).reason == "ACT_SIGNATURE_INVALID"
+    both = signed_act(service, "termination", content, PARTY_CITY, PARTY_PREFECTURE)
+    first = await service.stub.RecordAct(both, timeout=TIMEOUT)
+    assert (await service.stub.RecordAct(both, timeout=TIMEOUT)).state == first.state
+    assert await permitted_sources(service) == set(access.CITY_SOURCES)
+    request = pb.GetConventionRequest(consultation=ADMINISTRATION)
+    answer = await service.stub.GetConvention(request, timeout=TIMEOUT, metadata=dga)
+    assert not answer.term.in_force
+    assert answer.term.destroy_before.ToDatetime() > answer.term.terminated_at.ToDatetime() + timedelta(days=14)
+    assert answer.deed_hash == acts.digest(founding(service.issuer).deed)
+
+
+async def permitted_sources(service: Service) -> set[str]:
+    item = access.check_item(service.issuer.identity("city-user"), purpose=PURPOSE_SITUATION, at=datetime.now(UTC))
+    answer = await service.internal.Check(pb.CheckRequest(items=[item]), timeout=TIMEOUT)
+    return access.permitted_sources(answer.verdicts[0])
+
+
+async def test_a_widening_amendment_waits_until_both_officers_know_and_the_study_is_recorded(service: Service) -> None:
+    await service.found()
+    first, second = access.description()["instruments"]
+    wider = [{**first, "sources": [*first["sources"], "scheduled-operations"]}, second]
+    terms = access.amendment(instruments=wider, annex_hash=hashlib.sha256(ANNEX).hexdigest())
+    request = signed_act(service, "amendment", terms, PARTY_CITY, PARTY_PREFECTURE)
+    await service.stub.RecordAct(request, timeout=TIMEOUT)
+
+    async def versions(metadata: Metadata) -> list[tuple[str, int, list[str]]]:
+        asked = pb.GetConventionRequest(consultation=ADMINISTRATION)
+        answer = await service.stub.GetConvention(asked, timeout=TIMEOUT, metadata=metadata)
+        return [(item.version, item.state, list(item.awaits)) for item in answer.versions]
+
+    _, dpo = await service.login("dpo", Person("Denis", "Roux"))
+    waiting = ["notice CITY", "notice PREFECTURE", "dpia"]
+    assert (await versions(dpo))[-1] == ("2026-02", pb.VERSION_STATE_PENDING, waiting)
+    _, other = await service.login("prefecture-dpo", Person("Zoé", "Noir"))
+    for metadata in (dpo, other):
+        asked = pb.ListNoticesRequest(consultation=consultation(PURPOSE_OVERSIGHT))
+        (notice,) = (await service.stub.ListNotices(asked, timeout=TIMEOUT, metadata=metadata)).notices
+        known = pb.AcknowledgeNoticeRequest(consultation=ADMINISTRATION, notice_id=notice.notice_id)
+        answer = await service.stub.AcknowledgeNotice(known, timeout=TIMEOUT, metadata=metadata)
+        assert answer.notice.HasField("acknowledged_at")
+    assert (await versions(dpo))[-1][1:] == (pb.VERSION_STATE_PENDING, ["dpia"])
+    study = pb.RecordDpiaRequest(consultation=ADMINISTRATION, amendment_id=notice.reference, reference="AIPD-1")
+    await service.stub.RecordDpia(study, timeout=TIMEOUT, metadata=dpo)
+    assert await versions(dpo) == [
+        ("2025-03", pb.VERSION_STATE_PAST, []),
+        ("2026-02", pb.VERSION_STATE_IN_FORCE, []),
+    ]
+
+
+async def test_a_request_is_decided_in_a_list_and_a_suspension_lifted_by_its_party(service: Service) -> None:
+    await service.found()
+    _, dga = await service.login("dga", access.DGA_PERSON)
+    coordinator_grant = grant(role=ROLE_COORDINATOR)
+    await service.stub.GrantClearance(coordinator_grant, timeout=TIMEOUT, metadata=dga)
+    await service.login("coordinator", access.CITY_PERSON)
+    identity = IdentityMessage(issuer=service.issuer.url, subject="coordinator")
+    confirmation = pb.ConfirmBindingRequest(
+        consultation=ADMINISTRATION, clearance_id=coordinator_grant.clearance_id, identity=identity
+    )
+    await service.stub.ConfirmBinding(confirmation, timeout=TIMEOUT, metadata=dga)
+    _, coordinator = await service.login("coordinator", access.CITY_PERSON)
+    await undertake(service, coordinator)
+
+    asked = [request_of(grant(Person("Camille", f"Nom {letter}", "Voirie"))) for letter in "ab"]
+    for request in asked:
+        answer = await service.stub.RequestClearance(request, timeout=TIMEOUT, metadata=coordinator)
+        assert answer.clearance.state == pb.CLEARANCE_STATE_REQUESTED
+    first, second = (request.clearance_id for request in asked)
+    listed = pb.DecideClearancesRequest(
+        consultation=ADMINISTRATION,
+        service="Voirie",
+        decisions=[
+            pb.ClearanceDecision(clearance_id=first, kind=pb.DECISION_KIND_GRANT),
+            pb.ClearanceDecision(clearance_id=second, kind=pb.DECISION_KIND_REFUSE, reason="poste supprimé"),
+        ],
+    )
+    problem = await refusal(service.stub.DecideClearances(listed, timeout=TIMEOUT, metadata=coordinator))
+    assert problem.clause == "art6.habilitation"
+    decided = await service.stub.DecideClearances(listed, timeout=TIMEOUT, metadata=dga)
+    states = [item.state for item in decided.clearances]
+    assert states == [pb.CLEARANCE_STATE_GRANTED, pb.CLEARANCE_STATE_REFUSED]
+    assert [[number.number for number in item.decisions] for item in decided.clearances] == [[2], [3]]
+    listed.decisions[1].reason = "voir avec jean.dupont@exemple.fr"
+    problem = await refusal(service.stub.DecideClearances(listed, timeout=TIMEOUT, metadata=dga))
+    assert problem.reason == "REASON_PERSONAL_DATA"
+
+    suspension = pb.SuspendClearanceRequest(
+        consultation=ADMINISTRATION, clearance_id=first, reason=REVOCATION_REASON_DEPARTURE
+    )
+    suspended = await service.stub.SuspendClearance(suspension, timeout=TIMEOUT, metadata=dga)
+    assert suspended.clearance.state == pb.CLEARANCE_STATE_SUSPENDED
+    _, validator = await service.login("validator", access.VALIDATOR_PERSON)
+    lifting = pb.ResumeClearanceRequest(consultation=ADMINISTRATION, clearance_id=first)
+    problem = await refusal(service.stub.ResumeClearance(lifting, timeout=TIMEOUT, metadata=validator))
+    assert problem.reason == "CLEARANCE_UNKNOWN"
+    resumed = await service.stub.ResumeClearance(lifting, timeout=TIMEOUT, metadata=dga)
+    assert resumed.clearance.state == pb.CLEARANCE_STATE_GRANTED
+
+
+def request_of(granted: pb.GrantClearanceRequest) -> pb.RequestClearanceRequest:
+    """The request that asks for what a grant would give."""
+    return pb.RequestClearanceRequest.FromString(granted.SerializeToString())

@@ -21,6 +21,7 @@ from services.audit.log import AccessLog
 from services.audit.note import NoteError, NoteVerifier, sign_note
 from services.audit.publication import Publication
 from services.audit.rotate import rotate
+from services.audit.schema import BODIES
 from services.audit.tiles import Tile, split_entries, split_hashes, tiles_of
 from services.audit.tiles_door import TilesDoor
 from services.audit.witness.door import Witness
@@ -329,6 +330,20 @@ async def test_tiles_and_entries_rebuild_the_tree(published: Publication) -> Non
     status, body, headers = await get(published, "/checkpoint")
     assert (status, headers["content-type"]) == (200, "text/plain; charset=utf-8")
     assert body.decode() == published.log.head().note
+
+
+async def test_nothing_of_a_record_leaves_by_this_door(published: Publication) -> None:
+    """Hashes and signatures only: no name, no motive, no clause, no salt."""
+    paths = ["checkpoint", "hand-overs", *(tile.path() for tile in tiles_of(SIZE))]
+    served = b"".join([(await get(published, f"/{path}"))[1] for path in paths])
+    with published.log.reading() as connection:
+        rows = connection.execute(BODIES.select().where(BODIES.c.salt.is_not(None))).all()
+    assert len(rows) == SIZE - 3
+    for secret in (b"agent-7", b"matin", b"CITY", b"art6", b"cortege", b"analytics"):
+        assert secret not in served
+    for row in rows:
+        assert row.salt not in served
+        assert row.record[:40] not in served
 
 
 @pytest.mark.parametrize(

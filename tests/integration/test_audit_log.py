@@ -1,4 +1,4 @@
-"""The log on real SQLite and PostgreSQL: order, idempotence, proofs, append-only tables, two processes, two keys."""
+"""The log on real SQLite and PostgreSQL: order, idempotence, proofs, append-only tables, two processes."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -13,15 +13,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from services.audit import merkle
-from services.audit.checkpoint import Checkpoint, parse_checkpoint
+from services.audit.checkpoint import parse_checkpoint
 from services.audit.cosignature import Cosigner, cosign
 from services.audit.folding import fold_database
-from services.audit.hand_over import Keys
 from services.audit.log import AccessLog, Outcome, leaf_of
-from services.audit.note import NoteError, NoteVerifier, sign_note
 from services.audit.publication import Publication
 from services.audit.replay import Span, matches, read_page
-from services.audit.rotate import rotate
 from services.audit.schema import METADATA, SEQUENCERS
 from services.audit.sequencer import LogBroken, LogFenced
 from services.audit.verify import VerifyReport, verify_database
@@ -210,59 +207,6 @@ def test_a_fenced_process_does_not_take_the_log_back(url: str) -> None:
                     one.append(batch(1))
             two.append(batch(1))
         assert one.size() == 3
-
-
-def test_a_key_changes_with_continuity(url: str) -> None:
-    """The old key names the new one; who trusts either verifies the whole; the old one signs nothing larger."""
-    new = Ed25519PrivateKey.generate()
-    with opened(url) as log:
-        log.append(batch(5))
-        old_head = log.head()
-    with opened(url) as running:
-        note = rotate(url, ORIGIN, KEY, new)
-        with pytest.raises(LogFenced):
-            running.append(batch(1))
-    with pytest.raises(LogBroken, match="another key"), opened(url):
-        pass
-    log = AccessLog(url, origin=ORIGIN, key=new)
-    log.open()
-    log.append(batch(4))
-    keys = log.keys()
-    new_head = log.head()
-    log.close()
-    for trusted in (KEY, new):
-        known = Keys.across(NoteVerifier(ORIGIN, trusted.public_key()), [note])
-        assert known == keys
-        assert (known.open(old_head.note).size, known.open(new_head.note).size) == (5, 9)
-        report = verify_database(url, trusted.public_key())
-        assert (report.sound, report.tree_size, report.unsigned) == (True, 9, 0)
-    forged = sign_note(Checkpoint(ORIGIN, 9, new_head.checkpoint.root).text(), ORIGIN, KEY)
-    with pytest.raises(NoteError, match="may sign"):
-        keys.open(forged)
-    stranger = verify_database(url, Ed25519PrivateKey.generate().public_key())
-    assert stranger.faults[0].fault == "KEY_INVALID"
-
-
-@pytest.mark.parametrize(
-    ("statement", "fault"),
-    [
-        ("UPDATE log_keys SET from_size = 4 WHERE place = 1", "KEY_INVALID"),
-        ("UPDATE log_keys SET hand_over = '' WHERE place = 1", "KEY_INVALID"),
-        ("UPDATE log_keys SET verifier_key = 'x' WHERE place = 0", "KEY_INVALID"),
-        ("DELETE FROM log_keys WHERE place = 1", "SIGNATURE_INVALID"),
-    ],
-)
-def test_an_altered_succession_of_keys_is_found(url: str, statement: str, fault: str) -> None:
-    new = Ed25519PrivateKey.generate()
-    with opened(url) as log:
-        log.append(batch(5))
-    rotate(url, ORIGIN, KEY, new)
-    log = AccessLog(url, origin=ORIGIN, key=new)
-    log.open()
-    log.append(batch(1))
-    log.close()
-    tamper(url, statement, {})
-    assert fault in {found.fault for found in verify_database(url, KEY.public_key()).faults}
 
 
 def test_a_log_of_an_earlier_version_opens(tmp_path: Path) -> None:

@@ -256,7 +256,7 @@ async def test_proofs_that_do_not_exist(
 async def test_an_access_is_proved_to_who_may_see_it(service: Service) -> None:
     """The proof verifies from its own bytes and the log's key; of another party's person it proves the leaf alone."""
     own, other = access_record(1), access_record(2)
-    other.actor.party = "PREFECTURE"
+    other.actor.party, other.actor.subject = "PREFECTURE", "agent-8"
     receipts = await service.record(own, other)
     verifier = NoteVerifier(LOG_ORIGIN, read_private_key(service.key).public_key())
     for record, receipt, masked in ((own, receipts[0], False), (other, receipts[1], True)):

@@ -83,6 +83,7 @@ def test_a_sound_log_has_no_fault_in_any_part(log: AccessLog) -> None:
             0,
             (8, "COLUMN_ALTERED"),
         ),
+        ("UPDATE access_bodies SET commitment = salt WHERE idx = 8", 0, (8, "COLUMN_ALTERED")),
     ],
 )
 def test_each_flipped_bit_is_found_where_it_is(

@@ -16,6 +16,7 @@ from planier.access.v1.events_pb2 import (
 from planier.common.v1.guard_pb2 import OPERATION_CONSULT
 from planier.common.v1.release_pb2 import PURPOSE_OVERSIGHT, PURPOSE_SITUATION
 
+from services.access.clearances import Content
 from services.access.convention import Identity, Person, Standing, State
 from services.access.decisions import Decider
 from services.access.domain import (
@@ -24,10 +25,12 @@ from services.access.domain import (
     GrantClearance,
     ProposeBinding,
     RevokeClearance,
+    SignUndertaking,
     decide,
     evolve,
 )
 from services.access.policy import Policy
+from services.access.undertaking import HASH
 from services.kernel.errors import Problem
 from tests.fixtures import access
 
@@ -61,10 +64,8 @@ def commands(actors: tuple[Identity, ...]) -> st.SearchStrategy[Command]:
     """Any command by any of these people; logins of anybody, under any name."""
     actor, identity, clearance = st.sampled_from(actors), st.sampled_from(EVERYBODY), st.sampled_from(IDS)
     persons = st.sampled_from(PERSONS)
-    grants = st.builds(
-        GrantClearance,
-        actor=actor,
-        clearance_id=clearance,
+    contents = st.builds(
+        Content,
         person=persons,
         party=st.sampled_from([PARTY_CITY, PARTY_PREFECTURE]),
         role=st.sampled_from([ROLE_CITY_USER, ROLE_PREFECTURE_USER, ROLE_AUDITOR]),
@@ -72,7 +73,9 @@ def commands(actors: tuple[Identity, ...]) -> st.SearchStrategy[Command]:
         sources=st.just(frozenset[str]()),
         valid_from=MOMENTS,
         valid_until=MOMENTS,
-        record_id=st.just("record"),
+    )
+    grants = st.builds(
+        GrantClearance, actor=actor, clearance_id=clearance, content=contents, record_id=st.just("record")
     )
     logins = st.tuples(identity, persons).map(
         lambda pair: ProposeBinding(pair[0], pair[1].given_name, pair[1].usual_name, "record")
@@ -89,6 +92,7 @@ def commands(actors: tuple[Identity, ...]) -> st.SearchStrategy[Command]:
         logins,
         logins,
         st.builds(ConfirmBinding, actor=actor, clearance_id=clearance, identity=identity, record_id=st.just("record")),
+        st.builds(SignUndertaking, actor=actor, text_hash=st.just(HASH), record_id=st.just("record")),
     )
 
 
@@ -160,8 +164,8 @@ def test_facts_are_permitted_only_under_an_active_clearance(
             entitled = any(
                 clearance.identity == identity
                 and clearance.standing(at) is Standing.ACTIVE
-                and clearance.valid_from <= at
-                and PURPOSE_SITUATION in clearance.purposes
+                and clearance.content.valid_from <= at
+                and PURPOSE_SITUATION in clearance.content.purposes
                 for clearance in state.clearances.values()
             )
             item = access.check_item(identity, OPERATION_CONSULT, "facts", PURPOSE_SITUATION, at=at)

@@ -4,11 +4,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from services.kernel.store import open_store
+from services.kernel.store import open_store, sqlite
 from services.kernel.store.base import Committed, Conflict
 from tests.fixtures.store import HandClock, append_one, erase
 
@@ -87,5 +88,20 @@ class StoreMachine(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
+class CollidingMachine(StoreMachine):
+    """All streams have one key in the index."""
+
+    def __init__(self) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(sqlite, "key_of", lambda _stream: 7)
+        super().__init__()
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.patch.undo()
+
+
 TestStore = StoreMachine.TestCase
 TestStore.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+TestCollisions = CollidingMachine.TestCase
+TestCollisions.settings = settings(max_examples=10, stateful_step_count=15, deadline=None)

@@ -8,11 +8,11 @@ from planier.access.v1.events_pb2 import PARTY_CITY, PARTY_PREFECTURE, ROLE_CITY
 from planier.common.v1.guard_pb2 import OPERATION_GOVERN
 from planier.common.v1.release_pb2 import PURPOSE_ADMINISTRATION, PURPOSE_SITUATION
 
-from services.access import decisions
+from services.access import decisions, view
 from services.access.convention import Identity, State
 from services.access.decisions import Decider
 from services.access.policy import Policy
-from tests.fixtures import access
+from tests.fixtures import access, access_states
 from tests.fixtures.access import NOW, check_item
 
 POLICY = Policy.load()
@@ -101,6 +101,16 @@ def test_memory_is_bounded_and_forgetting_changes_nothing(decider: Decider, monk
         assert len(small._memory) <= 3
 
 
+def test_people_kept_ready_are_bounded_and_forgetting_changes_nothing(
+    decider: Decider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "_KEPT", 1)
+    small = Decider(POLICY, access.populated())
+    for who in (access.CITY_USER, access.PREFECTURE_USER, access.DGA, access.CITY_USER):
+        item = check_item(who, purpose=PURPOSE_SITUATION)
+        assert small.decide(item) == decider.decide(item)
+
+
 def test_two_moments_of_one_interval_are_one_decision() -> None:
     fresh = Decider(POLICY, access.populated())
     for minutes in range(5):
@@ -115,3 +125,27 @@ def test_an_item_without_a_real_instant_is_denied_alone(decider: Decider, second
     item.decision_time.seconds = seconds
     verdict = decider.decide(item)
     assert (verdict.permit, list(verdict.clauses), verdict.check_id) == (False, ["default.deny"], item.check_id)
+
+
+@pytest.mark.parametrize("name", sorted(access_states.STATES))
+def test_what_is_foreseen_together_is_what_is_decided_one_by_one(name: str) -> None:
+    state = access_states.STATES[name]()
+    items = [access_states.item_of(case) for _, case in access_states.cases()]
+    timeless = access_states.item_of(access_states.cases()[0][1])
+    timeless.decision_time.seconds = 1 << 40
+    unknown = access_states.item_of(access_states.cases()[0][1])
+    unknown.operation = 99  # type: ignore[assignment]
+    items += [timeless, unknown]
+    foreseeing = Decider(POLICY, state)
+    foreseeing.foresee(items)
+    foreseeing.foresee(items)
+    plain = Decider(POLICY, state)
+    for item in items:
+        assert foreseeing.decide(item) == plain.decide(item)
+
+
+def test_nothing_is_foreseen_before_the_founding() -> None:
+    item = access.check_item(access.CITY_USER)
+    foreseeing = Decider(POLICY, State())
+    foreseeing.foresee([item])
+    assert foreseeing.decide(item) == Decider(POLICY, State()).decide(item)

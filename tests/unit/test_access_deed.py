@@ -1,5 +1,6 @@
 """The deed: only what both parties signed, with the keys that the deployment was handed, founds an installation."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -83,6 +84,14 @@ def office(**changes: Any) -> dict[str, Any]:
 
 OFFICES = access.description()["office_holders"]
 INSTRUMENTS = access.description()["instruments"]
+PARTNER = {
+    "instrument_id": "transport-convention",
+    "version": "1",
+    "sources": ["transport"],
+    "purposes": ["PURPOSE_SITUATION"],
+    "party": "PARTY_PARTNER",
+    "expires_at": access.NOW,
+}
 IMPOSSIBLE = {
     "no granting authority": ({"office_holders": OFFICES[2:]}, "office_holders"),
     "no validator": ({"office_holders": OFFICES[:2]}, "office_holders"),
@@ -103,13 +112,22 @@ IMPOSSIBLE = {
         {"office_holders": [*OFFICES, office(act_reference="", identity={"issuer": "i", "subject": "s"})]},
         "office_holders",
     ),
+    "no version": ({"convention_version": ""}, "convention_version"),
+    "a user role's office of the Préfecture": (
+        {"office_holders": [*OFFICES, office(party="PARTY_PARTNER", identity={"issuer": "i", "subject": "s"})]},
+        "office_holders.role",
+    ),
+    "an office without beginning": (
+        {"office_holders": [*OFFICES, {**office(identity={"issuer": "i", "subject": "s"}), "from": None}]},
+        "office_holders.from",
+    ),
     "an unknown time zone": ({"time_zone": "Europe/Phocaea"}, "time_zone"),
     "a time zone that is a path": ({"time_zone": "../etc/passwd"}, "time_zone"),
     "a short document hash": ({"document_hash": "CQ=="}, "document_hash"),
     "no convention": ({"instruments": INSTRUMENTS[1:]}, "instruments.instrument_id"),
     "a third instrument": (
         {"instruments": [*INSTRUMENTS, {**INSTRUMENTS[0], "instrument_id": "other", "sources": ["x"]}]},
-        "instruments.instrument_id",
+        "instruments.party",
     ),
     "a source under two instruments": (
         {"instruments": [INSTRUMENTS[0], {**INSTRUMENTS[1], "sources": ["demonstrations"]}]},
@@ -119,9 +137,41 @@ IMPOSSIBLE = {
         {"instruments": [{**INSTRUMENTS[0], "purposes": ["PURPOSE_REFUSED_INTELLIGENCE", "PURPOSE_SITUATION"]}]},
         "instruments.purposes",
     ),
-    "a convention never notified": (
-        {"instruments": [{key: value for key, value in INSTRUMENTS[0].items() if key != "notified_at"}]},
-        "instruments.notified_at",
+    "a partner's convention that never ends": (
+        {"instruments": [*INSTRUMENTS, {**PARTNER, "expires_at": None}]},
+        "instruments.expires_at",
+    ),
+    "an end of the convention beside its term": (
+        {"instruments": [{**INSTRUMENTS[0], "expires_at": access.NOW}]},
+        "instruments.expires_at",
+    ),
+    "an instrument that no name may have": (
+        {"instruments": [*INSTRUMENTS, {**PARTNER, "instrument_id": "Other One"}]},
+        "instruments.party",
+    ),
+    "a partner's convention of a party": (
+        {"instruments": [*INSTRUMENTS, {**PARTNER, "party": "PARTY_CITY"}]},
+        "instruments.party",
+    ),
+    "an instrument without sources": (
+        {"instruments": [{**INSTRUMENTS[0], "sources": []}, INSTRUMENTS[1]]},
+        "instruments",
+    ),
+    "a certificate that is no spiffe name": (
+        {"declarants": [{"certificate_identity": "cortege", "party": 1}]},
+        "declarants.certificate_identity",
+    ),
+    "a declarant of no party": (
+        {"declarants": [{"certificate_identity": access.CORTEGE}]},
+        "declarants.party",
+    ),
+    "an organisation that is none": (
+        {"organisations": [{"party": "PARTY_CITY", "siret": "21130055300017"}]},
+        "organisations",
+    ),
+    "an organisation of no party": (
+        {"organisations": [{"siret": "21130055300016"}]},
+        "organisations",
     ),
     "two declarants with one certificate": (
         {"declarants": [{"certificate_identity": access.CORTEGE, "party": party} for party in (1, 2)]},
@@ -155,3 +205,27 @@ def test_a_deed_states_instants_that_the_calendar_knows(field: str) -> None:
     with pytest.raises(Problem) as problem:
         deeds.check(parsed)
     assert [violation.field for violation in problem.value.violations] == [field]
+
+
+BROKEN: dict[str, tuple[Callable[[Deed], object], str]] = {
+    "an annex hash in capitals": (lambda deed: setattr(deed, "annex_hash", "AB" * 32), "annex_hash"),
+    "a short annex hash": (lambda deed: setattr(deed, "annex_hash", "ab" * 31), "annex_hash"),
+    "one key": (lambda deed: deed.keys.pop(), "keys"),
+    "two keys of one party": (lambda deed: setattr(deed.keys[1], "party", PARTY_CITY), "keys"),
+    "a short key": (lambda deed: setattr(deed.keys[1], "public_key", b"k"), "keys.public_key"),
+    "one key for both": (lambda deed: setattr(deed.keys[1], "public_key", deed.keys[0].public_key), "keys.public_key"),
+    "a notification beyond time": (
+        lambda deed: setattr(deed.instruments[0].notified_at, "seconds", 2**62),
+        "instruments.notified_at",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_deed_that_was_tampered_with_names_the_field(case: str) -> None:
+    damage, field = BROKEN[case]
+    deed = deeds.parse(access.deed())
+    damage(deed)
+    with pytest.raises(Problem) as problem:
+        deeds.check(deed)
+    assert field in {violation.field for violation in problem.value.violations}

@@ -47,8 +47,9 @@ def proposed(clearance_id: str = access.CITY_CLEARANCE) -> State:
 def test_the_founding_event_fixes_offices_instruments_and_term() -> None:
     convention = founded().convention
     assert convention is not None
+    assert convention.term is not None
     assert convention.term.ends == datetime(2029, 2, 28, 23, 0, tzinfo=UTC)
-    assert convention.sources == {*access.CONVENTION_SOURCES, *access.CITY_SOURCES}
+    assert convention.terms(NOW).sources == {*access.CONVENTION_SOURCES, *access.CITY_SOURCES}
     assert convention.signed_at == NOW
 
 
@@ -156,22 +157,6 @@ def test_a_clearance_is_nominative(person: Person) -> None:
     assert "Dupré" not in f"{problem} {problem.violations}"
 
 
-def test_a_clearance_lasts_a_year_at_most_by_the_calendar() -> None:
-    start = datetime(2026, 3, 1, 0, 0, tzinfo=UTC)
-    year = grant_command(valid_from=start, valid_until=datetime(2027, 3, 1, 0, 0, tzinfo=UTC))
-    assert len(decide(founded(), year, NOW)) == 1
-    longer = replace(year, valid_until=year.valid_until + timedelta(microseconds=1))
-    assert [v.rule for v in refused(founded(), longer).violations] == ["house.yearly_review"]
-
-
-def test_a_year_from_29_february_ends_on_the_28th() -> None:
-    start = datetime(2028, 2, 29, 11, 0, tzinfo=UTC)
-    at = start - timedelta(days=1)
-    end = datetime(2029, 2, 28, 11, 0, tzinfo=UTC)
-    assert len(decide(founded(), grant_command(valid_from=start, valid_until=end), at)) == 1
-    refused(founded(), grant_command(valid_from=start, valid_until=end + timedelta(seconds=1)), at)
-
-
 @pytest.mark.parametrize("until", [NOW, NOW - timedelta(hours=1), NOW - timedelta(days=2)])
 def test_a_clearance_is_not_over_when_it_is_granted(until: datetime) -> None:
     problem = refused(founded(), grant_command(valid_until=until))
@@ -248,7 +233,8 @@ def prefecture_proposed() -> State:
         party=PARTY_PREFECTURE,
         role=ROLE_PREFECTURE_USER,
     )
-    return applied(applied(founded(), command), propose(access.PREFECTURE_USER, access.PREFECTURE_PERSON))
+    state = access.listed(founded(), access.listed_person(access.PREFECTURE_PERSON))
+    return applied(applied(state, command), propose(access.PREFECTURE_USER, access.PREFECTURE_PERSON))
 
 
 @pytest.mark.parametrize("actor", [access.DGA, access.AUDITOR, access.STRANGER])
@@ -260,7 +246,7 @@ def test_only_the_validator_confirms_the_prefectures_people(actor: Identity) -> 
 def test_the_validator_confirms_the_prefectures_people() -> None:
     command = confirm(access.PREFECTURE_CLEARANCE, access.PREFECTURE_USER, access.VALIDATOR)
     state = applied(prefecture_proposed(), command)
-    assert state.clearances[access.PREFECTURE_CLEARANCE].standing(NOW) is Standing.ACTIVE
+    assert state.clearances[access.PREFECTURE_CLEARANCE].standing(NOW) is Standing.UNDERTAKING_AWAITED
 
 
 def test_the_validator_does_not_confirm_themselves() -> None:
@@ -270,7 +256,8 @@ def test_the_validator_does_not_confirm_themselves() -> None:
         party=PARTY_PREFECTURE,
         role=ROLE_PREFECTURE_USER,
     )
-    state = applied(applied(founded(), command), propose(access.VALIDATOR, access.VALIDATOR_PERSON))
+    state = access.listed(founded(), access.listed_person(access.VALIDATOR_PERSON))
+    state = applied(applied(state, command), propose(access.VALIDATOR, access.VALIDATOR_PERSON))
     problem = refused(state, confirm(access.PREFECTURE_CLEARANCE, access.VALIDATOR, access.VALIDATOR))
     assert (problem.reason, problem.clause) == ("OWN_BINDING", "art7.validation")
 

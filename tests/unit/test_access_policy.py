@@ -18,15 +18,31 @@ HOLDER: dict[str, object] = {
     "sources": ["works"],
     "bound": True,
     "revoked": False,
+    "suspended": False,
+    "undertaken": True,
+    "urgent": False,
     "valid_from": 0,
     "valid_until": 100,
+    "review_due": 100,
+    "list_standing": "",
+    "listed_in": 0,
+    "list_version": 0,
+    "list_until": 100,
 }
 FACTS: dict[str, object] = {
     "instrument": "city-rules",
     "purposes": ["SITUATION"],
-    "term": {"starts": 0, "ends": 100},
+    "term": {"starts": 0, "ends": 100, "denounced": 100, "terminated": 100},
+    "expires": 100,
 }
-CONTEXT: dict[str, object] = {"purpose": "SITUATION", "sources": ["works"], "multi_factor": True, "time": 5}
+CONTEXT: dict[str, object] = {
+    "purpose": "SITUATION",
+    "sources": ["works"],
+    "multi_factor": True,
+    "time": 5,
+    "within": True,
+    "house_rules": [],
+}
 
 
 @pytest.fixture(scope="module")

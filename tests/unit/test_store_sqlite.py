@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from services.kernel.codec import IdentityCodec, KeyUnknown
@@ -34,6 +34,19 @@ def test_a_commit_survives_a_power_cut(store: SqlEventStore) -> None:
         assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
         assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
         assert connection.execute(text("PRAGMA secure_delete")).scalar() == 1
+
+
+def test_only_what_is_written_unflushed_may_be_taken_back(store: SqlEventStore) -> None:
+    def level(connection: Connection) -> object:
+        return connection.execute(text("PRAGMA synchronous")).scalar()
+
+    with begin_write(store.engine, flushed=False) as connection:
+        connection.execute(text("CREATE TABLE beside (a INTEGER)"))
+        assert level(connection) == 1
+    with pytest.raises(ZeroDivisionError), begin_write(store.engine, flushed=False):
+        raise ZeroDivisionError
+    with begin_write(store.engine) as connection:
+        assert level(connection) == 2
 
 
 def test_opening_waits_for_a_process_that_is_making_the_database(tmp_path: Path) -> None:

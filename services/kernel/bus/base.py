@@ -45,7 +45,11 @@ class RunPublisher(Protocol):
         ...
 
     async def publish(self, run: EventRun) -> None:
-        """Returns once the run is durable on the bus and the cursor stands at its end. Raises BusUnavailable."""
+        """Returns once the run is durable on the bus and the cursor stands at its end. Raises BusUnavailable.
+
+        Runs may be under way together, sent in the order of the calls: where one fails, those that began behind it and
+        before it failed fail too, and the cursor stands before it.
+        """
         ...
 
     async def erase(self, positions: Sequence[int]) -> None:

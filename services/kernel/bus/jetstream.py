@@ -63,6 +63,8 @@ class JetStreamPublisher:
         self._retention = retention or Retention()
         self._prepared: tuple[int, str] | None = None
         self._published = 0
+        # Of the run sent last: whether it came to its end.
+        self._turn: asyncio.Future[bool] | None = None
 
     def _configuration(self) -> StreamConfig:
         return StreamConfig(
@@ -122,11 +124,25 @@ class JetStreamPublisher:
 
         A run too large for the server is skipped: readers see the gap and ask the owner. Raises BusUnavailable.
         """
+        before, turn = self._turn, asyncio.get_running_loop().create_future()
+        self._turn = turn
+        behind = before if before is not None and not before.done() else None
+        try:
+            sent = await self._send(run)
+            if behind is not None and not await behind:
+                raise BusUnavailable("the run before it was not acknowledged")
+            await asyncio.to_thread(self._remember, run, sent)
+            turn.set_result(True)
+        finally:
+            if not turn.done():
+                turn.set_result(False)
+
+    async def _send(self, run: EventRun) -> tuple[str, int] | None:
+        """Incarnation and sequence of the acknowledged message; None for a run too large for the bus."""
         body = run.SerializeToString()
         client = await self._connection.client()
         if len(body) + HEADER_ALLOWANCE > client.max_payload:
-            await asyncio.to_thread(self._ledger.advance, run.last_position)
-            return
+            return None
         incarnation = await self._incarnation()
         context = await self._context()
         try:
@@ -136,8 +152,13 @@ class JetStreamPublisher:
             raise BusUnavailable("the stream is gone") from error
         except (nats.errors.Error, TimeoutError) as error:
             raise BusUnavailable("the run was not acknowledged") from error
-        published = PublishedRun(incarnation, ack.seq, run.first_position, run.last_position)
-        await asyncio.to_thread(self._record, published)
+        return incarnation, ack.seq
+
+    def _remember(self, run: EventRun, sent: tuple[str, int] | None) -> None:
+        if sent is None:
+            self._ledger.advance(run.last_position)
+        else:
+            self._record(PublishedRun(*sent, run.first_position, run.last_position))
 
     def _record(self, run: PublishedRun) -> None:
         self._ledger.record(run, microseconds(self._clock.now()))

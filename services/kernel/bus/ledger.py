@@ -20,6 +20,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    text,
     update,
 )
 
@@ -49,6 +50,16 @@ RUNS = Table(
 )
 Index("bus_runs_by_position", RUNS.c.stream, RUNS.c.last_position)
 Index("bus_runs_by_time", RUNS.c.stream, RUNS.c.published_at_us)
+
+_ADVANCE = text(
+    "UPDATE bus_cursor SET position = CASE WHEN position < :position THEN :position ELSE position END"
+    " WHERE stream = :stream"
+)
+_RECORD = text(
+    "INSERT INTO bus_runs (stream, incarnation, sequence, first_position, last_position, published_at_us, erased)"
+    " VALUES (:stream, :incarnation, :sequence, :first_position, :last_position, :published_at_us, :erased)"
+    " ON CONFLICT DO NOTHING"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,22 +100,18 @@ class RunLedger:
 
     def advance(self, position: int) -> None:
         """Moves the cursor without a message: the run was too large for the bus. Never moves it back."""
-        with begin_write(self._engine) as connection:
-            self._advance(connection, position)
+        with begin_write(self._engine, flushed=False) as connection:
+            connection.execute(_ADVANCE, {"stream": self._stream, "position": position})
 
     def record(self, run: PublishedRun, published_at_us: int) -> None:
-        """Remembers a message and moves the cursor to its end, in one transaction; idempotent."""
-        with begin_write(self._engine) as connection:
-            self._advance(connection, run.last_position)
-            known = select(RUNS.c.sequence).where(self._is(run.incarnation), RUNS.c.sequence == run.sequence)
-            if connection.execute(known).first() is None:
-                connection.execute(insert(RUNS).values(**self._row(run, published_at_us, erased=0)))
+        """Remembers a message and moves the cursor to its end, in one transaction; idempotent.
 
-    def _advance(self, connection: Connection, position: int) -> None:
-        # Two relays take turns here, so that what one finds missing the other cannot be adding.
-        connection.execute(select(CURSOR).where(CURSOR.c.stream == self._stream).with_for_update())
-        moved = update(CURSOR).where(CURSOR.c.stream == self._stream, CURSOR.c.position < position)
-        connection.execute(moved.values(position=position))
+        Not flushed: a relay that a power cut made forget deletes the messages that it does not know, and sends again.
+        """
+        with begin_write(self._engine, flushed=False) as connection:
+            # First: two relays take turns here, so that what one finds missing the other cannot be adding.
+            connection.execute(_ADVANCE, {"stream": self._stream, "position": run.last_position})
+            connection.execute(_RECORD, self._row(run, published_at_us, erased=0))
 
     def _is(self, incarnation: str) -> ColumnElement[bool]:
         return and_(RUNS.c.stream == self._stream, RUNS.c.incarnation == incarnation)

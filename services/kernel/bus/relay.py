@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Collection, Sequence
 
 from opentelemetry.trace import SpanKind
@@ -13,12 +14,14 @@ from services.kernel.bus.base import BusUnavailable, RunPublisher
 from services.kernel.bus.columns import pack_columns, traceparents
 from services.kernel.bus.ledger import RunLedger
 from services.kernel.clock import Clock, SystemClock, microseconds
-from services.kernel.store.base import GENESIS, EventStore, StoredEvent
+from services.kernel.store.base import GENESIS, EventStore, Position, StoredEvent
 from services.kernel.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
 PAGE = 1000
+# Runs sent and not acknowledged yet: the next one need not wait for the bus's flush of the one before.
+UNDER_WAY = 4
 
 
 class Relay:
@@ -50,6 +53,9 @@ class Relay:
         self._wake = asyncio.Event()
         self._available = True
         self._published = 0
+        # Up to where runs were sent, once the cursor was read.
+        self._reached: Position | None = None
+        self._under_way: deque[asyncio.Task[None]] = deque()
 
     def keeps_up(self, head: int, most: int) -> bool:
         """Whether at most so many events wait up to `head`; true without a bus, whose absence must stop nobody."""
@@ -58,6 +64,12 @@ class Relay:
     async def run(self) -> None:
         """Runs until cancelled; waits out an absent bus or database, `poll` seconds between attempts."""
         self._store.on_commit(_Waker(asyncio.get_running_loop(), self._wake))
+        try:
+            await self._publish()
+        finally:
+            await self._abandon()
+
+    async def _publish(self) -> None:
         prepared = False
         while True:
             self._wake.clear()
@@ -67,6 +79,7 @@ class Relay:
                     prepared = True
                 idle = await self._publish_page()
             except (BusUnavailable, OperationalError) as problem:
+                await self._abandon()
                 self._note(available=False, why=type(problem).__name__)
                 await self._tell_lag()
                 # Commits must not shorten the wait: they would make one attempt each.
@@ -74,9 +87,29 @@ class Relay:
                 continue
             self._note(available=True)
             if idle:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._poll):
-                        await self._wake.wait()
+                await self._rest()
+
+    async def _rest(self) -> None:
+        """Until something was committed, `poll` seconds at most; what is under way comes to its end meanwhile."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._poll
+        woken = asyncio.create_task(self._wake.wait())
+        try:
+            while not woken.done() and (left := deadline - loop.time()) > 0:
+                waits = {woken, *tuple(self._under_way)[:1]}
+                await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                while self._under_way and self._under_way[0].done():
+                    await self._acknowledged(len(self._under_way) - 1)
+        finally:
+            woken.cancel()
+
+    async def _abandon(self) -> None:
+        """Ends what is under way; the cursor says again from where to go on."""
+        while self._under_way:
+            task = self._under_way.popleft()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self._reached = None
 
     def _note(self, *, available: bool, why: str = "") -> None:
         if available and not self._available:
@@ -93,11 +126,23 @@ class Relay:
             start = run.first_position - events[0].position
             erased = await self._erased_by(events[start : run.last_position + 1 - events[0].position])
             if erased:
+                await self._acknowledged(0)
                 await self._publisher.erase(erased)
-            with self._telemetry.following("bus.publish", SpanKind.PRODUCER, traceparents(run)):
-                await self._publisher.publish(run)
-            self._published = run.last_position
+            await self._acknowledged(UNDER_WAY - 1)
+            self._under_way.append(asyncio.create_task(self._send(run)))
+            self._reached = Position(run.store_id, run.last_position, run.digest)
         return not runs
+
+    async def _send(self, run: EventRun) -> None:
+        with self._telemetry.following("bus.publish", SpanKind.PRODUCER, traceparents(run)):
+            await self._publisher.publish(run)
+        self._published = run.last_position
+
+    async def _acknowledged(self, most: int) -> None:
+        """Returns once at most so many runs are under way."""
+        while len(self._under_way) > most:
+            await self._under_way[0]
+            self._under_way.popleft()
 
     async def _tell_lag(self) -> None:
         """While the bus is away, nothing else says how much waits."""
@@ -111,12 +156,13 @@ class Relay:
         self._telemetry.state("planier.relay.lag", lag, stream=self._ledger.stream)
 
     def _read(self) -> tuple[tuple[StoredEvent, ...], tuple[EventRun, ...]]:
-        cursor = self._published = self._ledger.cursor()
-        events = self._store.read_all(cursor, PAGE)
-        if not events:
-            return (), ()
-        before = self._store.position_at(cursor) if cursor else None
-        return events, tuple(pack_columns(self._store.store_id, before.digest if before else GENESIS, events))
+        reached = self._reached
+        if reached is None:
+            cursor = self._published = self._ledger.cursor()
+            digest = before.digest if (before := self._store.position_at(cursor)) else GENESIS
+            reached = Position(self._store.store_id, cursor, digest)
+        events = self._store.read_all(reached.position, PAGE)
+        return events, tuple(pack_columns(reached.store_id, reached.digest, events))
 
     async def _erased_by(self, events: Sequence[StoredEvent]) -> tuple[int, ...]:
         """The positions that these events erased."""

@@ -22,7 +22,8 @@ from services.kernel.bus.connection import Connection
 
 logger = logging.getLogger(__name__)
 
-# At most this many messages of at most 1 MiB are in memory.
+# Messages asked for at a time, of at most 1 MiB; the next are asked for before these have run out, or a reader in step
+# would wait a round trip every so often.
 BATCH = 8
 REQUEST_SECONDS = 30
 # How often a lost connection is looked for; the server keeps an unused consumer for longer.
@@ -54,7 +55,7 @@ class JetStreamSubscription:
             if self._connection.disconnections != self._lives or not self._client.is_connected:
                 raise SubscriptionLost("the connection was lost")
             try:
-                if self._asked == 0:
+                if self._asked <= BATCH // 2:
                     await self._ask()
                 message = await self._inbox.next_msg(timeout=min(left, LOOK_SECONDS))
             except TimeoutError:
@@ -62,9 +63,10 @@ class JetStreamSubscription:
             except nats.errors.Error as error:
                 _heed_cancellation()
                 raise SubscriptionLost("the connection was lost") from error
-            status = (message.headers or {}).get("Status")
+            headers = message.headers or {}
+            status = headers.get("Status")
             if status == REQUEST_EXPIRED:
-                self._asked = 0
+                self._asked -= min(self._asked, int(headers.get("Nats-Pending-Messages", self._asked)))
             elif status:
                 raise SubscriptionLost("the consumer is gone")
             else:
@@ -76,7 +78,7 @@ class JetStreamSubscription:
         request = {"batch": BATCH, "expires": REQUEST_SECONDS * NANOSECONDS}
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._topic.stream}.{self._name}"
         await self._client.publish(subject, json.dumps(request).encode(), reply=self._inbox.subject)
-        self._asked = BATCH
+        self._asked += BATCH
 
     async def close(self) -> None:
         """Unsubscribes and deletes the consumer; never raises."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from services.kernel.errors import unavailable
@@ -42,8 +43,11 @@ def open_engine(url: str) -> Engine:
 
 
 @contextmanager
-def begin_write(engine: Engine) -> Iterator[Connection]:
+def begin_write(engine: Engine, *, flushed: bool = True) -> Iterator[Connection]:
     """One transaction that writes: on SQLite it holds the write lock from its start, so it cannot fail half-way.
+
+    One that is not `flushed` can be taken back, whole, by a power cut before the next flushed one: only for what can be
+    found out again, never for what is acknowledged.
 
     Writers of one SQLite engine queue here, as SQLite itself makes them poll and the unlucky starve. Raises Problem
     STORE_BUSY after 30 s; a thread that is writing already must not begin again.
@@ -52,11 +56,32 @@ def begin_write(engine: Engine) -> Iterator[Connection]:
     if writer is not None and not writer.acquire(timeout=BUSY_SECONDS):
         raise unavailable("STORE_BUSY", "the database is being written to")
     try:
-        with engine.execution_options(**{_WRITE: True}).begin() as connection:
+        with (
+            engine.execution_options(**{_WRITE: True}).connect() as connection,
+            connection.begin() if flushed else _unflushed(connection),
+        ):
             yield connection
     finally:
         if writer is not None:
             writer.release()
+
+
+@contextmanager
+def _unflushed(connection: Connection) -> Iterator[None]:
+    if connection.dialect.name == "postgresql":
+        with connection.begin():
+            connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+            yield
+        return
+    # Outside the transaction, where alone SQLite takes it; FULL again before anybody else gets the connection.
+    cursor = connection.connection.cursor()
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    try:
+        with connection.begin():
+            yield
+    finally:
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.close()
 
 
 def scrub(engine: Engine, patience_ms: int) -> bool:
@@ -84,12 +109,21 @@ def insert_rows(connection: Connection, table: str, columns: int, rows: Sequence
     """Inserts whole rows into a table of SQLite, columns in its order, many a statement.
 
     The driver gives the interpreter's lock away at each step of a statement, and a busy thread keeps it for
-    milliseconds: with executemany, one step a row, a writing thread stood still beside a busy event loop.
+    milliseconds: with executemany, one step a row, a writing thread stood still beside a busy event loop. By its own
+    cursor: SQLAlchemy's result costs as much as ten rows. Raises SQLAlchemy's errors, without parameters.
     """
     size = max(1, min(_ROWS, _VALUES // columns))
-    for start in range(0, len(rows), size):
-        some = rows[start : start + size]
-        connection.exec_driver_sql(_statement(table, columns, len(some)), tuple(chain.from_iterable(some)))
+    cursor = connection.connection.cursor()
+    try:
+        for start in range(0, len(rows), size):
+            some = rows[start : start + size]
+            cursor.execute(_statement(table, columns, len(some)), tuple(chain.from_iterable(some)))
+    except sqlite3.Error as error:
+        raise DBAPIError.instance(
+            f"INSERT INTO {table}", None, error, sqlite3.Error, hide_parameters=True, dialect=connection.dialect
+        ) from None
+    finally:
+        cursor.close()
 
 
 @lru_cache(maxsize=256)

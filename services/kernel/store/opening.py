@@ -15,9 +15,14 @@ def open_store(url: str, *, clock: Clock, codec: Codec | None = None) -> SqlEven
     """The store at the URL, made if it is not there; several processes may open it at once, and write to it.
 
     `sqlite:///path` or `postgresql+psycopg://…`. `codec` None stores payloads as they are. Blocking.
+    Raises StoreOutdated for one of an earlier format.
     """
     engine = open_engine(url)
-    return SqlEventStore(engine, backend_of(engine), codec or IdentityCodec(), clock)
+    try:
+        return SqlEventStore(engine, backend_of(engine), codec or IdentityCodec(), clock)
+    except BaseException:
+        engine.dispose()
+        raise
 
 
 def create_schema(engine: Engine) -> None:

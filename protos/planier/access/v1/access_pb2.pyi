@@ -23,6 +23,27 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _VersionState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VersionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VersionState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VERSION_STATE_UNSPECIFIED: _VersionState.ValueType  # 0
+    VERSION_STATE_IN_FORCE: _VersionState.ValueType  # 1
+    VERSION_STATE_PENDING: _VersionState.ValueType  # 2
+    """Signed; in force later, or once its notices are acknowledged and its impact study recorded."""
+    VERSION_STATE_PAST: _VersionState.ValueType  # 3
+
+class VersionState(_VersionState, metaclass=_VersionStateEnumTypeWrapper): ...
+
+VERSION_STATE_UNSPECIFIED: VersionState.ValueType  # 0
+VERSION_STATE_IN_FORCE: VersionState.ValueType  # 1
+VERSION_STATE_PENDING: VersionState.ValueType  # 2
+"""Signed; in force later, or once its notices are acknowledged and its impact study recorded."""
+VERSION_STATE_PAST: VersionState.ValueType  # 3
+Global___VersionState: _TypeAlias = VersionState  # noqa: Y015
+
 class _BindingState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -44,6 +65,31 @@ BINDING_STATE_PROPOSED: BindingState.ValueType  # 2
 BINDING_STATE_CONFIRMED: BindingState.ValueType  # 3
 Global___BindingState: _TypeAlias = BindingState  # noqa: Y015
 
+class _DecisionKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DecisionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DecisionKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DECISION_KIND_UNSPECIFIED: _DecisionKind.ValueType  # 0
+    DECISION_KIND_GRANT: _DecisionKind.ValueType  # 1
+    """Of a request, with its content."""
+    DECISION_KIND_REFUSE: _DecisionKind.ValueType  # 2
+    DECISION_KIND_RENEW: _DecisionKind.ValueType  # 3
+    DECISION_KIND_REVIEW: _DecisionKind.ValueType  # 4
+    DECISION_KIND_REVOKE: _DecisionKind.ValueType  # 5
+
+class DecisionKind(_DecisionKind, metaclass=_DecisionKindEnumTypeWrapper): ...
+
+DECISION_KIND_UNSPECIFIED: DecisionKind.ValueType  # 0
+DECISION_KIND_GRANT: DecisionKind.ValueType  # 1
+"""Of a request, with its content."""
+DECISION_KIND_REFUSE: DecisionKind.ValueType  # 2
+DECISION_KIND_RENEW: DecisionKind.ValueType  # 3
+DECISION_KIND_REVIEW: DecisionKind.ValueType  # 4
+DECISION_KIND_REVOKE: DecisionKind.ValueType  # 5
+Global___DecisionKind: _TypeAlias = DecisionKind  # noqa: Y015
+
 class _ClearanceState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -57,6 +103,11 @@ class _ClearanceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cleara
     CLEARANCE_STATE_ACTIVE: _ClearanceState.ValueType  # 3
     CLEARANCE_STATE_REVOKED: _ClearanceState.ValueType  # 4
     CLEARANCE_STATE_EXPIRED: _ClearanceState.ValueType  # 5
+    CLEARANCE_STATE_REQUESTED: _ClearanceState.ValueType  # 6
+    CLEARANCE_STATE_REFUSED: _ClearanceState.ValueType  # 7
+    CLEARANCE_STATE_SUSPENDED: _ClearanceState.ValueType  # 8
+    CLEARANCE_STATE_UNDERTAKING_AWAITED: _ClearanceState.ValueType  # 9
+    """Bound; the confidentiality undertaking is to be signed."""
 
 class ClearanceState(_ClearanceState, metaclass=_ClearanceStateEnumTypeWrapper): ...
 
@@ -67,6 +118,11 @@ CLEARANCE_STATE_BINDING_PROPOSED: ClearanceState.ValueType  # 2
 CLEARANCE_STATE_ACTIVE: ClearanceState.ValueType  # 3
 CLEARANCE_STATE_REVOKED: ClearanceState.ValueType  # 4
 CLEARANCE_STATE_EXPIRED: ClearanceState.ValueType  # 5
+CLEARANCE_STATE_REQUESTED: ClearanceState.ValueType  # 6
+CLEARANCE_STATE_REFUSED: ClearanceState.ValueType  # 7
+CLEARANCE_STATE_SUSPENDED: ClearanceState.ValueType  # 8
+CLEARANCE_STATE_UNDERTAKING_AWAITED: ClearanceState.ValueType  # 9
+"""Bound; the confidentiality undertaking is to be signed."""
 Global___ClearanceState: _TypeAlias = ClearanceState  # noqa: Y015
 
 @_typing.final
@@ -144,14 +200,30 @@ class GetConventionResponse(_message.Message):
     DEED_FIELD_NUMBER: _builtins.int
     SIGNED_AT_FIELD_NUMBER: _builtins.int
     TERM_ENDS_AT_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    OFFICES_FIELD_NUMBER: _builtins.int
+    DEED_HASH_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
+    deed_hash: _builtins.bytes
+    """SHA-256 of the deed: what acts name."""
     @_builtins.property
     def deed(self) -> _events_pb2.Deed: ...
     @_builtins.property
     def signed_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def term_ends_at(self) -> _timestamp_pb2.Timestamp:
-        """First instant at which the convention no longer holds (art9.term), without a denunciation."""
+        """First instant at which the convention no longer holds: its term, a denunciation or a termination."""
+
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConventionVersion]:
+        """Every version signed, the founding first."""
+
+    @_builtins.property
+    def term(self) -> Global___ConventionTerm: ...
+    @_builtins.property
+    def offices(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Appointment]:
+        """Who holds an office, by the deed or by an act; past holders too."""
 
     @_builtins.property
     def release(self) -> _release_pb2.ReleaseMark: ...
@@ -161,15 +233,192 @@ class GetConventionResponse(_message.Message):
         deed: _events_pb2.Deed | None = ...,
         signed_at: _timestamp_pb2.Timestamp | None = ...,
         term_ends_at: _timestamp_pb2.Timestamp | None = ...,
+        versions: _abc.Iterable[Global___ConventionVersion] | None = ...,
+        term: Global___ConventionTerm | None = ...,
+        offices: _abc.Iterable[_events_pb2.Appointment] | None = ...,
+        deed_hash: _builtins.bytes = ...,
         release: _release_pb2.ReleaseMark | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deed", b"deed", "release", b"release", "signed_at", b"signed_at", "term_ends_at", b"term_ends_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deed", b"deed", "release", b"release", "signed_at", b"signed_at", "term", b"term", "term_ends_at", b"term_ends_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deed", b"deed", "release", b"release", "signed_at", b"signed_at", "term_ends_at", b"term_ends_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deed", b"deed", "deed_hash", b"deed_hash", "offices", b"offices", "release", b"release", "signed_at", b"signed_at", "term", b"term", "term_ends_at", b"term_ends_at", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetConventionResponse: _TypeAlias = GetConventionResponse  # noqa: Y015
+
+@_typing.final
+class ConventionVersion(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    AMENDMENT_ID_FIELD_NUMBER: _builtins.int
+    IN_FORCE_FROM_FIELD_NUMBER: _builtins.int
+    ANNEX_HASH_FIELD_NUMBER: _builtins.int
+    INSTRUMENTS_FIELD_NUMBER: _builtins.int
+    DECLARANTS_FIELD_NUMBER: _builtins.int
+    HOUSE_RULES_FIELD_NUMBER: _builtins.int
+    WIDENS_FIELD_NUMBER: _builtins.int
+    AWAITS_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    state: Global___VersionState.ValueType
+    amendment_id: _builtins.str
+    """The act's id; empty for the founding."""
+    annex_hash: _builtins.str
+    @_builtins.property
+    def in_force_from(self) -> _timestamp_pb2.Timestamp:
+        """Absent while it waits for what art3.change asks."""
+
+    @_builtins.property
+    def instruments(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Instrument]: ...
+    @_builtins.property
+    def declarants(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Declarant]: ...
+    @_builtins.property
+    def house_rules(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.HouseRule]: ...
+    @_builtins.property
+    def widens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """art3.change: what it widens ("annex", "source works", "purpose TENSION") and what it still waits for."""
+
+    @_builtins.property
+    def awaits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        state: Global___VersionState.ValueType = ...,
+        amendment_id: _builtins.str = ...,
+        in_force_from: _timestamp_pb2.Timestamp | None = ...,
+        annex_hash: _builtins.str = ...,
+        instruments: _abc.Iterable[_events_pb2.Instrument] | None = ...,
+        declarants: _abc.Iterable[_events_pb2.Declarant] | None = ...,
+        house_rules: _abc.Iterable[_events_pb2.HouseRule] | None = ...,
+        widens: _abc.Iterable[_builtins.str] | None = ...,
+        awaits: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["in_force_from", b"in_force_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment_id", b"amendment_id", "annex_hash", b"annex_hash", "awaits", b"awaits", "declarants", b"declarants", "house_rules", b"house_rules", "in_force_from", b"in_force_from", "instruments", b"instruments", "state", b"state", "version", b"version", "widens", b"widens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConventionVersion: _TypeAlias = ConventionVersion  # noqa: Y015
+
+@_typing.final
+class ConventionTerm(_message.Message):
+    """art9, computed in the territory's time zone; ends are the first instants that no longer count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTIFIED_AT_FIELD_NUMBER: _builtins.int
+    YEAR_FIELD_NUMBER: _builtins.int
+    YEAR_ENDS_AT_FIELD_NUMBER: _builtins.int
+    HARD_STOP_AT_FIELD_NUMBER: _builtins.int
+    DENOUNCED_UNTIL_FIELD_NUMBER: _builtins.int
+    DENOUNCED_BY_FIELD_NUMBER: _builtins.int
+    TERMINATED_AT_FIELD_NUMBER: _builtins.int
+    TERMINATION_REASON_FIELD_NUMBER: _builtins.int
+    IN_FORCE_FIELD_NUMBER: _builtins.int
+    DESTROY_BEFORE_FIELD_NUMBER: _builtins.int
+    DESTROYED_AT_FIELD_NUMBER: _builtins.int
+    DESTRUCTION_OVERDUE_FIELD_NUMBER: _builtins.int
+    year: _builtins.int
+    """Which of the annual periods runs, 1 to 4; 0 outside of them."""
+    denounced_by: _events_pb2.Party.ValueType
+    termination_reason: _events_pb2.TerminationReason.ValueType
+    in_force: _builtins.bool
+    destruction_overdue: _builtins.bool
+    @_builtins.property
+    def notified_at(self) -> _timestamp_pb2.Timestamp:
+        """Absent until the convention is notified."""
+
+    @_builtins.property
+    def year_ends_at(self) -> _timestamp_pb2.Timestamp:
+        """End of the running annual period, renewed tacitly before the fourth."""
+
+    @_builtins.property
+    def hard_stop_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def denounced_until(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def terminated_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def destroy_before(self) -> _timestamp_pb2.Timestamp:
+        """Once ended, whatever the cause."""
+
+    @_builtins.property
+    def destroyed_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        notified_at: _timestamp_pb2.Timestamp | None = ...,
+        year: _builtins.int = ...,
+        year_ends_at: _timestamp_pb2.Timestamp | None = ...,
+        hard_stop_at: _timestamp_pb2.Timestamp | None = ...,
+        denounced_until: _timestamp_pb2.Timestamp | None = ...,
+        denounced_by: _events_pb2.Party.ValueType = ...,
+        terminated_at: _timestamp_pb2.Timestamp | None = ...,
+        termination_reason: _events_pb2.TerminationReason.ValueType = ...,
+        in_force: _builtins.bool = ...,
+        destroy_before: _timestamp_pb2.Timestamp | None = ...,
+        destroyed_at: _timestamp_pb2.Timestamp | None = ...,
+        destruction_overdue: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["denounced_until", b"denounced_until", "destroy_before", b"destroy_before", "destroyed_at", b"destroyed_at", "hard_stop_at", b"hard_stop_at", "notified_at", b"notified_at", "terminated_at", b"terminated_at", "year_ends_at", b"year_ends_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["denounced_by", b"denounced_by", "denounced_until", b"denounced_until", "destroy_before", b"destroy_before", "destroyed_at", b"destroyed_at", "destruction_overdue", b"destruction_overdue", "hard_stop_at", b"hard_stop_at", "in_force", b"in_force", "notified_at", b"notified_at", "terminated_at", b"terminated_at", "termination_reason", b"termination_reason", "year", b"year", "year_ends_at", b"year_ends_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConventionTerm: _TypeAlias = ConventionTerm  # noqa: Y015
+
+@_typing.final
+class RecordActRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACT_FIELD_NUMBER: _builtins.int
+    SIGNATURES_FIELD_NUMBER: _builtins.int
+    act: _builtins.bytes
+    """A serialised Act."""
+    @_builtins.property
+    def signatures(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.PartySignature]: ...
+    def __init__(
+        self,
+        *,
+        act: _builtins.bytes = ...,
+        signatures: _abc.Iterable[_events_pb2.PartySignature] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "signatures", b"signatures"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordActRequest: _TypeAlias = RecordActRequest  # noqa: Y015
+
+@_typing.final
+class RecordActResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def state(self) -> _release_pb2.StorePosition: ...
+    @_builtins.property
+    def release(self) -> _release_pb2.ReleaseMark: ...
+    def __init__(
+        self,
+        *,
+        state: _release_pb2.StorePosition | None = ...,
+        release: _release_pb2.ReleaseMark | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release", "state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["release", b"release", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordActResponse: _TypeAlias = RecordActResponse  # noqa: Y015
 
 @_typing.final
 class GetCommitmentsRequest(_message.Message):
@@ -218,8 +467,11 @@ class GetCommitmentsResponse(_message.Message):
     POLICY_HASH_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     TOKEN_KEYS_FIELD_NUMBER: _builtins.int
+    DEED_HASH_FIELD_NUMBER: _builtins.int
     annex_hash: _builtins.str
     policy_hash: _builtins.str
+    deed_hash: _builtins.bytes
+    """SHA-256 of the deed, which acts name; empty until the convention is signed."""
     @_builtins.property
     def instruments(self) -> _containers.RepeatedCompositeFieldContainer[_release_pb2.InstrumentReference]:
         """Empty until the convention is signed."""
@@ -236,10 +488,11 @@ class GetCommitmentsResponse(_message.Message):
         policy_hash: _builtins.str = ...,
         state: _release_pb2.StorePosition | None = ...,
         token_keys: _abc.Iterable[Global___TokenKey] | None = ...,
+        deed_hash: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annex_hash", b"annex_hash", "instruments", b"instruments", "policy_hash", b"policy_hash", "state", b"state", "token_keys", b"token_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annex_hash", b"annex_hash", "deed_hash", b"deed_hash", "instruments", b"instruments", "policy_hash", b"policy_hash", "state", b"state", "token_keys", b"token_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -276,12 +529,15 @@ class LoginResponse(_message.Message):
     SESSION_TOKEN_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     BINDING_FIELD_NUMBER: _builtins.int
+    UNDERTAKING_AWAITED_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     access_token: _builtins.str
     """Five minutes, for every service; sent as "authorization: Bearer ..."."""
     session_token: _builtins.str
     """Eight hours at most, for RenewToken only."""
     binding: Global___BindingState.ValueType
+    undertaking_awaited: _builtins.bool
+    """A clearance of this person waits for the confidentiality undertaking."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -293,11 +549,12 @@ class LoginResponse(_message.Message):
         session_token: _builtins.str = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         binding: Global___BindingState.ValueType = ...,
+        undertaking_awaited: _builtins.bool = ...,
         release: _release_pb2.ReleaseMark | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "release", b"release"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "binding", b"binding", "expires_at", b"expires_at", "release", b"release", "session_token", b"session_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "binding", b"binding", "expires_at", b"expires_at", "release", b"release", "session_token", b"session_token", "undertaking_awaited", b"undertaking_awaited"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -362,11 +619,18 @@ class GrantClearanceRequest(_message.Message):
     SOURCES_FIELD_NUMBER: _builtins.int
     VALID_FROM_FIELD_NUMBER: _builtins.int
     VALID_UNTIL_FIELD_NUMBER: _builtins.int
+    AREAS_FIELD_NUMBER: _builtins.int
+    ENGAGEMENT_ID_FIELD_NUMBER: _builtins.int
+    URGENT_FIELD_NUMBER: _builtins.int
     clearance_id: _builtins.str
     """The caller's key of idempotence: the same id and content gives the same answer."""
     party: _events_pb2.Party.ValueType
     role: _events_pb2.Role.ValueType
-    """A user role; offices come from the founding event, never from a clearance."""
+    """A user role; offices come from the founding event and acts of appointment, never from a clearance."""
+    engagement_id: _builtins.str
+    """A provider recipient's."""
+    urgent: _builtins.bool
+    """Under house.urgent_clearance: at most twelve hours, both data protection officers told at once."""
     @_builtins.property
     def consultation(self) -> _release_pb2.Consultation: ...
     @_builtins.property
@@ -379,6 +643,8 @@ class GrantClearanceRequest(_message.Message):
     def valid_from(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def valid_until(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def areas(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Area]: ...
     def __init__(
         self,
         *,
@@ -391,10 +657,13 @@ class GrantClearanceRequest(_message.Message):
         sources: _abc.Iterable[_builtins.str] | None = ...,
         valid_from: _timestamp_pb2.Timestamp | None = ...,
         valid_until: _timestamp_pb2.Timestamp | None = ...,
+        areas: _abc.Iterable[_events_pb2.Area] | None = ...,
+        engagement_id: _builtins.str = ...,
+        urgent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["consultation", b"consultation", "person", b"person", "valid_from", b"valid_from", "valid_until", b"valid_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clearance_id", b"clearance_id", "consultation", b"consultation", "party", b"party", "person", b"person", "purposes", b"purposes", "role", b"role", "sources", b"sources", "valid_from", b"valid_from", "valid_until", b"valid_until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["areas", b"areas", "clearance_id", b"clearance_id", "consultation", b"consultation", "engagement_id", b"engagement_id", "party", b"party", "person", b"person", "purposes", b"purposes", "role", b"role", "sources", b"sources", "urgent", b"urgent", "valid_from", b"valid_from", "valid_until", b"valid_until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -423,6 +692,501 @@ class GrantClearanceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GrantClearanceResponse: _TypeAlias = GrantClearanceResponse  # noqa: Y015
+
+@_typing.final
+class RequestClearanceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSULTATION_FIELD_NUMBER: _builtins.int
+    CLEARANCE_ID_FIELD_NUMBER: _builtins.int
+    PERSON_FIELD_NUMBER: _builtins.int
+    PARTY_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    PURPOSES_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    VALID_FROM_FIELD_NUMBER: _builtins.int
+    VALID_UNTIL_FIELD_NUMBER: _builtins.int
+    AREAS_FIELD_NUMBER: _builtins.int
+    ENGAGEMENT_ID_FIELD_NUMBER: _builtins.int
+    clearance_id: _builtins.str
+    party: _events_pb2.Party.ValueType
+    role: _events_pb2.Role.ValueType
+    engagement_id: _builtins.str
+    """A provider recipient's."""
+    @_builtins.property
+    def consultation(self) -> _release_pb2.Consultation: ...
+    @_builtins.property
+    def person(self) -> _events_pb2.Person: ...
+    @_builtins.property
+    def purposes(self) -> _containers.RepeatedScalarFieldContainer[_release_pb2.Purpose.ValueType]: ...
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def valid_from(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def valid_until(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def areas(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Area]: ...
+    def __init__(
+        self,
+        *,
+        consultation: _release_pb2.Consultation | None = ...,
+        clearance_id: _builtins.str = ...,
+        person: _events_pb2.Person | None = ...,
+        party: _events_pb2.Party.ValueType = ...,
+        role: _events_pb2.Role.ValueType = ...,
+        purposes: _abc.Iterable[_release_pb2.Purpose.ValueType] | None = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        valid_from: _timestamp_pb2.Timestamp | None = ...,
+        valid_until: _timestamp_pb2.Timestamp | None = ...,
+        areas: _abc.Iterable[_events_pb2.Area] | None = ...,
+        engagement_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consultation", b"consultation", "person", b"person", "valid_from", b"valid_from", "valid_until", b"valid_until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["areas", b"areas", "clearance_id", b"clearance_id", "consultation", b"consultation", "engagement_id", b"engagement_id", "party", b"party", "person", b"person", "purposes", b"purposes", "role", b"role", "sources", b"sources", "valid_from", b"valid_from", "valid_until", b"valid_until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestClearanceRequest: _TypeAlias = RequestClearanceRequest  # noqa: Y015
+
+@_typing.final
+class RequestClearanceResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLEARANCE_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def clearance(self) -> Global___Clearance: ...
+    @_builtins.property
+    def release(self) -> _release_pb2.ReleaseMark: ...
+    def __init__(
+        self,
+        *,
+        clearance: Global___Clearance | None = ...,
+        release: _release_pb2.ReleaseMark | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clearance", b"clearance", "release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clearance", b"clearance", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestClearanceResponse: _TypeAlias = RequestClearanceResponse  # noqa: Y015
+
+@_typing.final
+class ClearanceDecision(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLEARANCE_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    VALID_UNTIL_FIELD_NUMBER: _builtins.int
+    REVOCATION_FIELD_NUMBER: _builtins.int
+    clearance_id: _builtins.str
+    kind: Global___DecisionKind.ValueType
+    reason: _builtins.str
+    """REFUSE: French, for whoever requested; no personal data."""
+    revocation: _events_pb2.RevocationReason.ValueType
+    """REVOKE."""
+    @_builtins.property
+    def valid_until(self) -> _timestamp_pb2.Timestamp:
+        """RENEW."""
+
+    def __init__(
+        self,
+        *,
+        clearance_id: _builtins.str = ...,
+        kind: Global___DecisionKind.ValueType = ...,
+        reason: _builtins.str = ...,
+        valid_until: _timestamp_pb2.Timestamp | None = ...,
+        revocation: _events_pb2.RevocationReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["valid_until", b"valid_until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clearance_id", b"clearance_id", "kind", b"kind", "reason", b"reason", "revocation", b"revocation", "valid_until", b"valid_until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearanceDecision: _TypeAlias = ClearanceDecision  # noqa: Y015
+
+@_typing.final
+class DecideClearancesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSULTATION_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """Where stated, every clearance must be of this service: a list that is reviewed holds no stranger."""
+    @_builtins.property
+    def consultation(self) -> _release_pb2.Consultation: ...
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClearanceDecision]: ...
+    def __init__(
+        self,
+        *,
+        consultation: _release_pb2.Consultation | None = ...,
+        decisions: _abc.Iterable[Global___ClearanceDecision] | None = ...,
+        service: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consultation", b"consultation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consultation", b"consultation", "decisions", b"decisions", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideClearancesRequest: _TypeAlias = DecideClearancesRequest  # noqa: Y015
+
+@_typing.final
+class DecideClearancesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLEARANCES_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def clearances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Clearance]: ...
+    @_builtins.property
+    def release(self) -> _release_pb2.ReleaseMark: ...
+    def __init__(
+        self,
+        *,
+        clearances: _abc.Iterable[Global___Clearance] | None = ...,
+        release: _release_pb2.ReleaseMark | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clearances", b"clearances", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideClearancesResponse: _TypeAlias = DecideClearancesResponse  # noqa: Y015
+
+@_typing.final
+class SuspendClearanceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSULTATION_FIELD_NUMBER: _builtins.int
+    CLEARANCE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    clearance_id: _builtins.str
+    reason: _events_pb2.RevocationReason.ValueType
+    @_builtins.property
+    def consultation(self) -> _release_pb2.Consultation: ...
+    def __init__(
+        self,
+        *,
+        consultation: _release_pb2.Consultation | None = ...,
+        clearance_id: _builtins.str = ...,
+        reason: _events_pb2.RevocationReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consultation", b"consultation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clearance_id", b"clearance_id", "consultation", b"consultation", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuspendClearanceRequest: _TypeAlias = SuspendClearanceRequest  # noqa: Y015
+
+@_typing.final
+class SuspendClearanceResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLEARANCE_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def clearance(self) -> Global___Clearance: ...
+    @_builtins.property
+    def release(self) -> _release_pb2.ReleaseMark: ...
+    def __init__(
+        self,
+        *,
+        clearance: Global___Clearance | None = ...,
+        release: _release_pb2.ReleaseMark | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clearance", b"clearance", "release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clearance", b"clearance", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuspendClearanceResponse: _TypeAlias = SuspendClearanceResponse  # noqa: Y015
+
+@_typing.final
+class ResumeClearanceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSULTATION_FIELD_NUMBER: _builtins.int
+    CLEARANCE_ID_FIELD_NUMBER: _builtins.int
+    clearance_id: _builtins.str
+    @_builtins.property
+    def consultation(self) -> _release_pb2.Consultation: ...
+    def __init__(
+        self,
+        *,
+        consultation: _release_pb2.Consultation | None = ...,
+        clearance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consultation", b"consultation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clearance_id", b"clearance_id", "consultation", b"consultation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeClearanceRequest: _TypeAlias = ResumeClearanceRequest  # noqa: Y015
+
+@_typing.final
+class ResumeClearanceResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLEARANCE_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def clearance(self) -> Global___Clearance: ...
+    @_builtins.property
+    def release(self) -> _release_pb2.ReleaseMark: ...
+    def __init__(
+        self,
+        *,
+        clearance: Global___Clearance | None = ...,
+        release: _release_pb2.ReleaseMark | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clearance", b"clearance", "release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clearance", b"clearance", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeClearanceResponse: _TypeAlias = ResumeClearanceResponse  # noqa: Y015
+
+@_typing.final
+class SignUndertakingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSULTATION_FIELD_NUMBER: _builtins.int
+    TEXT_HASH_FIELD_NUMBER: _builtins.int
+    text_hash: _builtins.bytes
+    """SHA-256 of the text that the holder was shown."""
+    @_builtins.property
+    def consultation(self) -> _release_pb2.Consultation: ...
+    def __init__(
+        self,
+        *,
+        consultation: _release_pb2.Consultation | None = ...,
+        text_hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consultation", b"consultation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consultation", b"consultation", "text_hash", b"text_hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignUndertakingRequest: _TypeAlias = SignUndertakingRequest  # noqa: Y015
+
+@_typing.final
+class SignUndertakingResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLEARANCES_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def clearances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Clearance]:
+        """Those of the holder that it was signed for."""
+
+    @_builtins.property
+    def release(self) -> _release_pb2.ReleaseMark: ...
+    def __init__(
+        self,
+        *,
+        clearances: _abc.Iterable[Global___Clearance] | None = ...,
+        release: _release_pb2.ReleaseMark | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clearances", b"clearances", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignUndertakingResponse: _TypeAlias = SignUndertakingResponse  # noqa: Y015
+
+@_typing.final
+class Notice(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTICE_ID_FIELD_NUMBER: _builtins.int
+    PARTY_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    ISSUED_AT_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_AT_FIELD_NUMBER: _builtins.int
+    notice_id: _builtins.str
+    party: _events_pb2.Party.ValueType
+    kind: _events_pb2.NoticeKind.ValueType
+    reference: _builtins.str
+    @_builtins.property
+    def issued_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def acknowledged_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        notice_id: _builtins.str = ...,
+        party: _events_pb2.Party.ValueType = ...,
+        kind: _events_pb2.NoticeKind.ValueType = ...,
+        reference: _builtins.str = ...,
+        issued_at: _timestamp_pb2.Timestamp | None = ...,
+        acknowledged_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged_at", b"acknowledged_at", "issued_at", b"issued_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_at", b"acknowledged_at", "issued_at", b"issued_at", "kind", b"kind", "notice_id", b"notice_id", "party", b"party", "reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Notice: _TypeAlias = Notice  # noqa: Y015
+
+@_typing.final
+class ListNoticesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSULTATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def consultation(self) -> _release_pb2.Consultation: ...
+    def __init__(
+        self,
+        *,
+        consultation: _release_pb2.Consultation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consultation", b"consultation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consultation", b"consultation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNoticesRequest: _TypeAlias = ListNoticesRequest  # noqa: Y015
+
+@_typing.final
+class ListNoticesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTICES_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Notice]:
+        """Newest first, 1,000 at most."""
+
+    @_builtins.property
+    def release(self) -> _release_pb2.ReleaseMark: ...
+    def __init__(
+        self,
+        *,
+        notices: _abc.Iterable[Global___Notice] | None = ...,
+        release: _release_pb2.ReleaseMark | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notices", b"notices", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNoticesResponse: _TypeAlias = ListNoticesResponse  # noqa: Y015
+
+@_typing.final
+class AcknowledgeNoticeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSULTATION_FIELD_NUMBER: _builtins.int
+    NOTICE_ID_FIELD_NUMBER: _builtins.int
+    notice_id: _builtins.str
+    @_builtins.property
+    def consultation(self) -> _release_pb2.Consultation: ...
+    def __init__(
+        self,
+        *,
+        consultation: _release_pb2.Consultation | None = ...,
+        notice_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consultation", b"consultation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consultation", b"consultation", "notice_id", b"notice_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcknowledgeNoticeRequest: _TypeAlias = AcknowledgeNoticeRequest  # noqa: Y015
+
+@_typing.final
+class AcknowledgeNoticeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTICE_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def notice(self) -> Global___Notice: ...
+    @_builtins.property
+    def release(self) -> _release_pb2.ReleaseMark: ...
+    def __init__(
+        self,
+        *,
+        notice: Global___Notice | None = ...,
+        release: _release_pb2.ReleaseMark | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["notice", b"notice", "release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notice", b"notice", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcknowledgeNoticeResponse: _TypeAlias = AcknowledgeNoticeResponse  # noqa: Y015
+
+@_typing.final
+class RecordDpiaRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSULTATION_FIELD_NUMBER: _builtins.int
+    AMENDMENT_ID_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    amendment_id: _builtins.str
+    reference: _builtins.str
+    @_builtins.property
+    def consultation(self) -> _release_pb2.Consultation: ...
+    def __init__(
+        self,
+        *,
+        consultation: _release_pb2.Consultation | None = ...,
+        amendment_id: _builtins.str = ...,
+        reference: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consultation", b"consultation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment_id", b"amendment_id", "consultation", b"consultation", "reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordDpiaRequest: _TypeAlias = RecordDpiaRequest  # noqa: Y015
+
+@_typing.final
+class RecordDpiaResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def state(self) -> _release_pb2.StorePosition: ...
+    @_builtins.property
+    def release(self) -> _release_pb2.ReleaseMark: ...
+    def __init__(
+        self,
+        *,
+        state: _release_pb2.StorePosition | None = ...,
+        release: _release_pb2.ReleaseMark | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release", "state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["release", b"release", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordDpiaResponse: _TypeAlias = RecordDpiaResponse  # noqa: Y015
 
 @_typing.final
 class RevokeClearanceRequest(_message.Message):
@@ -594,10 +1358,21 @@ class Clearance(_message.Message):
     VALID_UNTIL_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
+    AREAS_FIELD_NUMBER: _builtins.int
+    ENGAGEMENT_ID_FIELD_NUMBER: _builtins.int
+    URGENT_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    REVIEW_DUE_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    AFFILIATION_FIELD_NUMBER: _builtins.int
     clearance_id: _builtins.str
     party: _events_pb2.Party.ValueType
     role: _events_pb2.Role.ValueType
     state: Global___ClearanceState.ValueType
+    engagement_id: _builtins.str
+    urgent: _builtins.bool
+    refusal: _builtins.str
+    """Why it was refused."""
     @_builtins.property
     def person(self) -> _events_pb2.Person: ...
     @_builtins.property
@@ -610,6 +1385,20 @@ class Clearance(_message.Message):
     def valid_until(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def identity(self) -> _events_pb2.Identity: ...
+    @_builtins.property
+    def areas(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Area]: ...
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.NumberedDecision]:
+        """Every decision on it, oldest first."""
+
+    @_builtins.property
+    def review_due(self) -> _timestamp_pb2.Timestamp:
+        """Where house.yearly_review is in force: from when on it lapses unless reviewed."""
+
+    @_builtins.property
+    def affiliation(self) -> _events_pb2.Affiliation:
+        """Where the identity provider says the proposed or bound person works."""
+
     def __init__(
         self,
         *,
@@ -623,10 +1412,17 @@ class Clearance(_message.Message):
         valid_until: _timestamp_pb2.Timestamp | None = ...,
         state: Global___ClearanceState.ValueType = ...,
         identity: _events_pb2.Identity | None = ...,
+        areas: _abc.Iterable[_events_pb2.Area] | None = ...,
+        engagement_id: _builtins.str = ...,
+        urgent: _builtins.bool = ...,
+        decisions: _abc.Iterable[_events_pb2.NumberedDecision] | None = ...,
+        review_due: _timestamp_pb2.Timestamp | None = ...,
+        refusal: _builtins.str = ...,
+        affiliation: _events_pb2.Affiliation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "person", b"person", "valid_from", b"valid_from", "valid_until", b"valid_until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["affiliation", b"affiliation", "identity", b"identity", "person", b"person", "review_due", b"review_due", "valid_from", b"valid_from", "valid_until", b"valid_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clearance_id", b"clearance_id", "identity", b"identity", "party", b"party", "person", b"person", "purposes", b"purposes", "role", b"role", "sources", b"sources", "state", b"state", "valid_from", b"valid_from", "valid_until", b"valid_until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affiliation", b"affiliation", "areas", b"areas", "clearance_id", b"clearance_id", "decisions", b"decisions", "engagement_id", b"engagement_id", "identity", b"identity", "party", b"party", "person", b"person", "purposes", b"purposes", "refusal", b"refusal", "review_due", b"review_due", "role", b"role", "sources", b"sources", "state", b"state", "urgent", b"urgent", "valid_from", b"valid_from", "valid_until", b"valid_until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -678,6 +1474,7 @@ class CheckItem(_message.Message):
     PURPOSE_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
     DECISION_TIME_FIELD_NUMBER: _builtins.int
+    AREA_FIELD_NUMBER: _builtins.int
     check_id: _builtins.str
     """Chosen by the guard; comes back on the verdict."""
     operation: _guard_pb2.Operation.ValueType
@@ -695,6 +1492,10 @@ class CheckItem(_message.Message):
     def decision_time(self) -> _timestamp_pb2.Timestamp:
         """The guard's clock: a decision is a pure function of state and request, this time included."""
 
+    @_builtins.property
+    def area(self) -> _events_pb2.Area:
+        """The box looked at, where the request names one; a clearance bounded to areas permits no look outside them."""
+
     def __init__(
         self,
         *,
@@ -706,10 +1507,11 @@ class CheckItem(_message.Message):
         purpose: _release_pb2.Purpose.ValueType = ...,
         sources: _abc.Iterable[_builtins.str] | None = ...,
         decision_time: _timestamp_pb2.Timestamp | None = ...,
+        area: _events_pb2.Area | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decision_time", b"decision_time", "subject", b"subject"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "decision_time", b"decision_time", "subject", b"subject"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_id", b"check_id", "decision_time", b"decision_time", "operation", b"operation", "purpose", b"purpose", "resource", b"resource", "rpc", b"rpc", "sources", b"sources", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "check_id", b"check_id", "decision_time", b"decision_time", "operation", b"operation", "purpose", b"purpose", "resource", b"resource", "rpc", b"rpc", "sources", b"sources", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -835,6 +1637,7 @@ class CheckVerdict(_message.Message):
     PARTY_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     ORGANISATION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     check_id: _builtins.str
     permit: _builtins.bool
     """True when at least one instrument permits."""
@@ -843,6 +1646,8 @@ class CheckVerdict(_message.Message):
     party: _events_pb2.Party.ValueType
     role: _events_pb2.Role.ValueType
     organisation: _builtins.str
+    digest: _builtins.bytes
+    """SHA-256 of this message's deterministic serialisation, without check_id and digest."""
     @_builtins.property
     def instruments(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstrumentDecision]: ...
     @_builtins.property
@@ -860,10 +1665,11 @@ class CheckVerdict(_message.Message):
         party: _events_pb2.Party.ValueType = ...,
         role: _events_pb2.Role.ValueType = ...,
         organisation: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_id", b"check_id", "clauses", b"clauses", "clearance_id", b"clearance_id", "instruments", b"instruments", "organisation", b"organisation", "party", b"party", "permit", b"permit", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_id", b"check_id", "clauses", b"clauses", "clearance_id", b"clearance_id", "digest", b"digest", "instruments", b"instruments", "organisation", b"organisation", "party", b"party", "permit", b"permit", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -876,7 +1682,13 @@ class CheckResponse(_message.Message):
     VERDICTS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     POLICY_HASH_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_DATA_FIELD_NUMBER: _builtins.int
     policy_hash: _builtins.str
+    engine: _builtins.str
+    """Versions of what decides and of the policy engine."""
+    time_zone_data: _builtins.str
+    """The time zone that legal terms are counted in, and the SHA-256 of its rules as loaded."""
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___CheckVerdict]: ...
     @_builtins.property
@@ -887,10 +1699,12 @@ class CheckResponse(_message.Message):
         verdicts: _abc.Iterable[Global___CheckVerdict] | None = ...,
         state: _release_pb2.StorePosition | None = ...,
         policy_hash: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        time_zone_data: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy_hash", b"policy_hash", "state", b"state", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "policy_hash", b"policy_hash", "state", b"state", "time_zone_data", b"time_zone_data", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

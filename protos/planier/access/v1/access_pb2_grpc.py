@@ -4,6 +4,9 @@ import grpc
 import warnings
 
 from planier.access.v1 import access_pb2 as planier_dot_access_dot_v1_dot_access__pb2
+from planier.access.v1 import engagement_pb2 as planier_dot_access_dot_v1_dot_engagement__pb2
+from planier.access.v1 import list_pb2 as planier_dot_access_dot_v1_dot_list__pb2
+from planier.access.v1 import recheck_pb2 as planier_dot_access_dot_v1_dot_recheck__pb2
 from planier.common.v1 import event_pb2 as planier_dot_common_dot_v1_dot_event__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -80,6 +83,126 @@ class AccessServiceStub:
                 request_serializer=planier_dot_access_dot_v1_dot_access__pb2.ListClearancesRequest.SerializeToString,
                 response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.ListClearancesResponse.FromString,
                 _registered_method=True)
+        self.RecordAct = channel.unary_unary(
+                '/planier.access.v1.AccessService/RecordAct',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.RecordActRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.RecordActResponse.FromString,
+                _registered_method=True)
+        self.RequestClearance = channel.unary_unary(
+                '/planier.access.v1.AccessService/RequestClearance',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.RequestClearanceRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.RequestClearanceResponse.FromString,
+                _registered_method=True)
+        self.DecideClearances = channel.unary_unary(
+                '/planier.access.v1.AccessService/DecideClearances',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.DecideClearancesRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.DecideClearancesResponse.FromString,
+                _registered_method=True)
+        self.SuspendClearance = channel.unary_unary(
+                '/planier.access.v1.AccessService/SuspendClearance',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.SuspendClearanceRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.SuspendClearanceResponse.FromString,
+                _registered_method=True)
+        self.ResumeClearance = channel.unary_unary(
+                '/planier.access.v1.AccessService/ResumeClearance',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.ResumeClearanceRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.ResumeClearanceResponse.FromString,
+                _registered_method=True)
+        self.SignUndertaking = channel.unary_unary(
+                '/planier.access.v1.AccessService/SignUndertaking',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.SignUndertakingRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.SignUndertakingResponse.FromString,
+                _registered_method=True)
+        self.ListNotices = channel.unary_unary(
+                '/planier.access.v1.AccessService/ListNotices',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.ListNoticesRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.ListNoticesResponse.FromString,
+                _registered_method=True)
+        self.AcknowledgeNotice = channel.unary_unary(
+                '/planier.access.v1.AccessService/AcknowledgeNotice',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.AcknowledgeNoticeRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.AcknowledgeNoticeResponse.FromString,
+                _registered_method=True)
+        self.RecordDpia = channel.unary_unary(
+                '/planier.access.v1.AccessService/RecordDpia',
+                request_serializer=planier_dot_access_dot_v1_dot_access__pb2.RecordDpiaRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.RecordDpiaResponse.FromString,
+                _registered_method=True)
+        self.AdoptListKeys = channel.unary_unary(
+                '/planier.access.v1.AccessService/AdoptListKeys',
+                request_serializer=planier_dot_access_dot_v1_dot_list__pb2.AdoptListKeysRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_list__pb2.AdoptListKeysResponse.FromString,
+                _registered_method=True)
+        self.SubmitList = channel.unary_unary(
+                '/planier.access.v1.AccessService/SubmitList',
+                request_serializer=planier_dot_access_dot_v1_dot_list__pb2.SubmitListRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_list__pb2.SubmitListResponse.FromString,
+                _registered_method=True)
+        self.ProposeListChange = channel.unary_unary(
+                '/planier.access.v1.AccessService/ProposeListChange',
+                request_serializer=planier_dot_access_dot_v1_dot_list__pb2.ProposeListChangeRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_list__pb2.ProposeListChangeResponse.FromString,
+                _registered_method=True)
+        self.ValidateList = channel.unary_unary(
+                '/planier.access.v1.AccessService/ValidateList',
+                request_serializer=planier_dot_access_dot_v1_dot_list__pb2.ValidateListRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_list__pb2.ValidateListResponse.FromString,
+                _registered_method=True)
+        self.RefuseList = channel.unary_unary(
+                '/planier.access.v1.AccessService/RefuseList',
+                request_serializer=planier_dot_access_dot_v1_dot_list__pb2.RefuseListRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_list__pb2.RefuseListResponse.FromString,
+                _registered_method=True)
+        self.WithdrawList = channel.unary_unary(
+                '/planier.access.v1.AccessService/WithdrawList',
+                request_serializer=planier_dot_access_dot_v1_dot_list__pb2.WithdrawListRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_list__pb2.WithdrawListResponse.FromString,
+                _registered_method=True)
+        self.RefuseListedPerson = channel.unary_unary(
+                '/planier.access.v1.AccessService/RefuseListedPerson',
+                request_serializer=planier_dot_access_dot_v1_dot_list__pb2.RefuseListedPersonRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_list__pb2.RefuseListedPersonResponse.FromString,
+                _registered_method=True)
+        self.SuspendListedPerson = channel.unary_unary(
+                '/planier.access.v1.AccessService/SuspendListedPerson',
+                request_serializer=planier_dot_access_dot_v1_dot_list__pb2.SuspendListedPersonRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_list__pb2.SuspendListedPersonResponse.FromString,
+                _registered_method=True)
+        self.ResumeListedPerson = channel.unary_unary(
+                '/planier.access.v1.AccessService/ResumeListedPerson',
+                request_serializer=planier_dot_access_dot_v1_dot_list__pb2.ResumeListedPersonRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_list__pb2.ResumeListedPersonResponse.FromString,
+                _registered_method=True)
+        self.GetList = channel.unary_unary(
+                '/planier.access.v1.AccessService/GetList',
+                request_serializer=planier_dot_access_dot_v1_dot_list__pb2.GetListRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_list__pb2.GetListResponse.FromString,
+                _registered_method=True)
+        self.OpenEngagement = channel.unary_unary(
+                '/planier.access.v1.AccessService/OpenEngagement',
+                request_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.OpenEngagementRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.OpenEngagementResponse.FromString,
+                _registered_method=True)
+        self.EndEngagement = channel.unary_unary(
+                '/planier.access.v1.AccessService/EndEngagement',
+                request_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.EndEngagementRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.EndEngagementResponse.FromString,
+                _registered_method=True)
+        self.AuthoriseHandOver = channel.unary_unary(
+                '/planier.access.v1.AccessService/AuthoriseHandOver',
+                request_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.AuthoriseHandOverRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.AuthoriseHandOverResponse.FromString,
+                _registered_method=True)
+        self.CertifyDestruction = channel.unary_unary(
+                '/planier.access.v1.AccessService/CertifyDestruction',
+                request_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.CertifyDestructionRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.CertifyDestructionResponse.FromString,
+                _registered_method=True)
+        self.ListEngagements = channel.unary_unary(
+                '/planier.access.v1.AccessService/ListEngagements',
+                request_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.ListEngagementsRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.ListEngagementsResponse.FromString,
+                _registered_method=True)
         self.Check = channel.unary_unary(
                 '/planier.access.v1.AccessService/Check',
                 request_serializer=planier_dot_access_dot_v1_dot_access__pb2.CheckRequest.SerializeToString,
@@ -89,6 +212,11 @@ class AccessServiceStub:
                 '/planier.access.v1.AccessService/StreamChecks',
                 request_serializer=planier_dot_access_dot_v1_dot_access__pb2.StreamChecksRequest.SerializeToString,
                 response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.StreamChecksResponse.FromString,
+                _registered_method=True)
+        self.Recheck = channel.unary_unary(
+                '/planier.access.v1.AccessService/Recheck',
+                request_serializer=planier_dot_access_dot_v1_dot_recheck__pb2.RecheckRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_recheck__pb2.RecheckResponse.FromString,
                 _registered_method=True)
         self.ReadEvents = channel.unary_stream(
                 '/planier.access.v1.AccessService/ReadEvents',
@@ -159,6 +287,172 @@ class AccessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordAct(self, request, context):
+        """What follows the founding: notification, amendments, denunciation, termination, destruction, offices; signed by
+        the parties that each kind of act needs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestClearance(self, request, context):
+        """A coordinator's or an office's; without effect until the granting authority decides.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecideClearances(self, request, context):
+        """Grants or refuses requests, renews, reviews and revokes, one numbered decision each; all or none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendClearance(self, request, context):
+        """Either party, at once and alone (art7.validation).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeClearance(self, request, context):
+        """The party that suspended lifts its suspension.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignUndertaking(self, request, context):
+        """The holder signs the confidentiality undertaking, before the first access.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListNotices(self, request, context):
+        """What the data protection officers were told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcknowledgeNotice(self, request, context):
+        """The officer of the party that was told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordDpia(self, request, context):
+        """An impact study was started for an amendment (art3.change).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdoptListKeys(self, request, context):
+        """The Préfecture's own keys for its lists, signed by its key of the deed; its next versions are signed by them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitList(self, request, context):
+        """The Préfecture's nominative list, whole (art7.list); without effect until validated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ProposeListChange(self, request, context):
+        """Additions, changes and removals to the version in force (art7.validation); without effect until validated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ValidateList(self, request, context):
+        """By a validator of the Préfecture other than the proposer; in force once this answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefuseList(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawList(self, request, context):
+        """By the proposer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefuseListedPerson(self, request, context):
+        """By the granting authority, with a reason that the Préfecture reads.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendListedPerson(self, request, context):
+        """By either party, alone: once this answers, no check anywhere permits under the person's clearances.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeListedPerson(self, request, context):
+        """By the party that suspended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetList(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OpenEngagement(self, request, context):
+        """A provider's service on the City's behalf: persons, data, purposes, dates (art8.provider).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndEngagement(self, request, context):
+        """Before its last day, for any cause; opens the obligation to destroy (art8.destruction).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AuthoriseHandOver(self, request, context):
+        """What must precede each package; refused to whoever owes a certificate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CertifyDestruction(self, request, context):
+        """The provider's written certificate, by hash and signature; nothing else closes an engagement.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEngagements(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Check(self, request, context):
         """Decides a batch of requests, linearised at the store's head.
         """
@@ -168,6 +462,13 @@ class AccessServiceServicer:
 
     def StreamChecks(self, request_iterator, context):
         """Check, batch after batch over one call: half the cost of a call for each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Recheck(self, request, context):
+        """Decisions of the access log made again, each from the events up to its position and the request that it states.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -227,6 +528,126 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.ListClearancesRequest.FromString,
                     response_serializer=planier_dot_access_dot_v1_dot_access__pb2.ListClearancesResponse.SerializeToString,
             ),
+            'RecordAct': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordAct,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.RecordActRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.RecordActResponse.SerializeToString,
+            ),
+            'RequestClearance': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestClearance,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.RequestClearanceRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.RequestClearanceResponse.SerializeToString,
+            ),
+            'DecideClearances': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideClearances,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.DecideClearancesRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.DecideClearancesResponse.SerializeToString,
+            ),
+            'SuspendClearance': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendClearance,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.SuspendClearanceRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.SuspendClearanceResponse.SerializeToString,
+            ),
+            'ResumeClearance': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeClearance,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.ResumeClearanceRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.ResumeClearanceResponse.SerializeToString,
+            ),
+            'SignUndertaking': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignUndertaking,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.SignUndertakingRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.SignUndertakingResponse.SerializeToString,
+            ),
+            'ListNotices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNotices,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.ListNoticesRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.ListNoticesResponse.SerializeToString,
+            ),
+            'AcknowledgeNotice': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcknowledgeNotice,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.AcknowledgeNoticeRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.AcknowledgeNoticeResponse.SerializeToString,
+            ),
+            'RecordDpia': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordDpia,
+                    request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.RecordDpiaRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_access__pb2.RecordDpiaResponse.SerializeToString,
+            ),
+            'AdoptListKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdoptListKeys,
+                    request_deserializer=planier_dot_access_dot_v1_dot_list__pb2.AdoptListKeysRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_list__pb2.AdoptListKeysResponse.SerializeToString,
+            ),
+            'SubmitList': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitList,
+                    request_deserializer=planier_dot_access_dot_v1_dot_list__pb2.SubmitListRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_list__pb2.SubmitListResponse.SerializeToString,
+            ),
+            'ProposeListChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProposeListChange,
+                    request_deserializer=planier_dot_access_dot_v1_dot_list__pb2.ProposeListChangeRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_list__pb2.ProposeListChangeResponse.SerializeToString,
+            ),
+            'ValidateList': grpc.unary_unary_rpc_method_handler(
+                    servicer.ValidateList,
+                    request_deserializer=planier_dot_access_dot_v1_dot_list__pb2.ValidateListRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_list__pb2.ValidateListResponse.SerializeToString,
+            ),
+            'RefuseList': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefuseList,
+                    request_deserializer=planier_dot_access_dot_v1_dot_list__pb2.RefuseListRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_list__pb2.RefuseListResponse.SerializeToString,
+            ),
+            'WithdrawList': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawList,
+                    request_deserializer=planier_dot_access_dot_v1_dot_list__pb2.WithdrawListRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_list__pb2.WithdrawListResponse.SerializeToString,
+            ),
+            'RefuseListedPerson': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefuseListedPerson,
+                    request_deserializer=planier_dot_access_dot_v1_dot_list__pb2.RefuseListedPersonRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_list__pb2.RefuseListedPersonResponse.SerializeToString,
+            ),
+            'SuspendListedPerson': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendListedPerson,
+                    request_deserializer=planier_dot_access_dot_v1_dot_list__pb2.SuspendListedPersonRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_list__pb2.SuspendListedPersonResponse.SerializeToString,
+            ),
+            'ResumeListedPerson': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeListedPerson,
+                    request_deserializer=planier_dot_access_dot_v1_dot_list__pb2.ResumeListedPersonRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_list__pb2.ResumeListedPersonResponse.SerializeToString,
+            ),
+            'GetList': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetList,
+                    request_deserializer=planier_dot_access_dot_v1_dot_list__pb2.GetListRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_list__pb2.GetListResponse.SerializeToString,
+            ),
+            'OpenEngagement': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenEngagement,
+                    request_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.OpenEngagementRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.OpenEngagementResponse.SerializeToString,
+            ),
+            'EndEngagement': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndEngagement,
+                    request_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.EndEngagementRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.EndEngagementResponse.SerializeToString,
+            ),
+            'AuthoriseHandOver': grpc.unary_unary_rpc_method_handler(
+                    servicer.AuthoriseHandOver,
+                    request_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.AuthoriseHandOverRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.AuthoriseHandOverResponse.SerializeToString,
+            ),
+            'CertifyDestruction': grpc.unary_unary_rpc_method_handler(
+                    servicer.CertifyDestruction,
+                    request_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.CertifyDestructionRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.CertifyDestructionResponse.SerializeToString,
+            ),
+            'ListEngagements': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEngagements,
+                    request_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.ListEngagementsRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.ListEngagementsResponse.SerializeToString,
+            ),
             'Check': grpc.unary_unary_rpc_method_handler(
                     servicer.Check,
                     request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.CheckRequest.FromString,
@@ -236,6 +657,11 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.StreamChecks,
                     request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.StreamChecksRequest.FromString,
                     response_serializer=planier_dot_access_dot_v1_dot_access__pb2.StreamChecksResponse.SerializeToString,
+            ),
+            'Recheck': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recheck,
+                    request_deserializer=planier_dot_access_dot_v1_dot_recheck__pb2.RecheckRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_recheck__pb2.RecheckResponse.SerializeToString,
             ),
             'ReadEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadEvents,
@@ -497,6 +923,654 @@ class AccessService:
             _registered_method=True)
 
     @staticmethod
+    def RecordAct(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/RecordAct',
+            planier_dot_access_dot_v1_dot_access__pb2.RecordActRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.RecordActResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestClearance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/RequestClearance',
+            planier_dot_access_dot_v1_dot_access__pb2.RequestClearanceRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.RequestClearanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideClearances(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/DecideClearances',
+            planier_dot_access_dot_v1_dot_access__pb2.DecideClearancesRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.DecideClearancesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendClearance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/SuspendClearance',
+            planier_dot_access_dot_v1_dot_access__pb2.SuspendClearanceRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.SuspendClearanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeClearance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/ResumeClearance',
+            planier_dot_access_dot_v1_dot_access__pb2.ResumeClearanceRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.ResumeClearanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignUndertaking(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/SignUndertaking',
+            planier_dot_access_dot_v1_dot_access__pb2.SignUndertakingRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.SignUndertakingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNotices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/ListNotices',
+            planier_dot_access_dot_v1_dot_access__pb2.ListNoticesRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.ListNoticesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcknowledgeNotice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/AcknowledgeNotice',
+            planier_dot_access_dot_v1_dot_access__pb2.AcknowledgeNoticeRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.AcknowledgeNoticeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordDpia(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/RecordDpia',
+            planier_dot_access_dot_v1_dot_access__pb2.RecordDpiaRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_access__pb2.RecordDpiaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdoptListKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/AdoptListKeys',
+            planier_dot_access_dot_v1_dot_list__pb2.AdoptListKeysRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_list__pb2.AdoptListKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitList(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/SubmitList',
+            planier_dot_access_dot_v1_dot_list__pb2.SubmitListRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_list__pb2.SubmitListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProposeListChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/ProposeListChange',
+            planier_dot_access_dot_v1_dot_list__pb2.ProposeListChangeRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_list__pb2.ProposeListChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ValidateList(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/ValidateList',
+            planier_dot_access_dot_v1_dot_list__pb2.ValidateListRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_list__pb2.ValidateListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefuseList(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/RefuseList',
+            planier_dot_access_dot_v1_dot_list__pb2.RefuseListRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_list__pb2.RefuseListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawList(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/WithdrawList',
+            planier_dot_access_dot_v1_dot_list__pb2.WithdrawListRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_list__pb2.WithdrawListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefuseListedPerson(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/RefuseListedPerson',
+            planier_dot_access_dot_v1_dot_list__pb2.RefuseListedPersonRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_list__pb2.RefuseListedPersonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendListedPerson(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/SuspendListedPerson',
+            planier_dot_access_dot_v1_dot_list__pb2.SuspendListedPersonRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_list__pb2.SuspendListedPersonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeListedPerson(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/ResumeListedPerson',
+            planier_dot_access_dot_v1_dot_list__pb2.ResumeListedPersonRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_list__pb2.ResumeListedPersonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetList(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/GetList',
+            planier_dot_access_dot_v1_dot_list__pb2.GetListRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_list__pb2.GetListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenEngagement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/OpenEngagement',
+            planier_dot_access_dot_v1_dot_engagement__pb2.OpenEngagementRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_engagement__pb2.OpenEngagementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndEngagement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/EndEngagement',
+            planier_dot_access_dot_v1_dot_engagement__pb2.EndEngagementRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_engagement__pb2.EndEngagementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AuthoriseHandOver(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/AuthoriseHandOver',
+            planier_dot_access_dot_v1_dot_engagement__pb2.AuthoriseHandOverRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_engagement__pb2.AuthoriseHandOverResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CertifyDestruction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/CertifyDestruction',
+            planier_dot_access_dot_v1_dot_engagement__pb2.CertifyDestructionRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_engagement__pb2.CertifyDestructionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEngagements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/ListEngagements',
+            planier_dot_access_dot_v1_dot_engagement__pb2.ListEngagementsRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_engagement__pb2.ListEngagementsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Check(request,
             target,
             options=(),
@@ -540,6 +1614,33 @@ class AccessService:
             '/planier.access.v1.AccessService/StreamChecks',
             planier_dot_access_dot_v1_dot_access__pb2.StreamChecksRequest.SerializeToString,
             planier_dot_access_dot_v1_dot_access__pb2.StreamChecksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recheck(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/Recheck',
+            planier_dot_access_dot_v1_dot_recheck__pb2.RecheckRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_recheck__pb2.RecheckResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,9 @@ The convention, executed: who may do what, under which clause."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from planier.access.v1 import access_pb2 as _access_pb2
+from planier.access.v1 import engagement_pb2 as _engagement_pb2
+from planier.access.v1 import list_pb2 as _list_pb2
+from planier.access.v1 import recheck_pb2 as _recheck_pb2
 from planier.common.v1 import event_pb2 as _event_pb2
 import abc as _abc_1
 
@@ -30,10 +33,59 @@ class AccessServiceStub:
     ConfirmBinding: _aio.UnaryUnaryMultiCallable[_access_pb2.ConfirmBindingRequest, _access_pb2.ConfirmBindingResponse]
     """City staff by the DGA, the Préfecture's staff by its validator."""
     ListClearances: _aio.UnaryUnaryMultiCallable[_access_pb2.ListClearancesRequest, _access_pb2.ListClearancesResponse]
+    RecordAct: _aio.UnaryUnaryMultiCallable[_access_pb2.RecordActRequest, _access_pb2.RecordActResponse]
+    """What follows the founding: notification, amendments, denunciation, termination, destruction, offices; signed by
+    the parties that each kind of act needs.
+    """
+    RequestClearance: _aio.UnaryUnaryMultiCallable[_access_pb2.RequestClearanceRequest, _access_pb2.RequestClearanceResponse]
+    """A coordinator's or an office's; without effect until the granting authority decides."""
+    DecideClearances: _aio.UnaryUnaryMultiCallable[_access_pb2.DecideClearancesRequest, _access_pb2.DecideClearancesResponse]
+    """Grants or refuses requests, renews, reviews and revokes, one numbered decision each; all or none."""
+    SuspendClearance: _aio.UnaryUnaryMultiCallable[_access_pb2.SuspendClearanceRequest, _access_pb2.SuspendClearanceResponse]
+    """Either party, at once and alone (art7.validation)."""
+    ResumeClearance: _aio.UnaryUnaryMultiCallable[_access_pb2.ResumeClearanceRequest, _access_pb2.ResumeClearanceResponse]
+    """The party that suspended lifts its suspension."""
+    SignUndertaking: _aio.UnaryUnaryMultiCallable[_access_pb2.SignUndertakingRequest, _access_pb2.SignUndertakingResponse]
+    """The holder signs the confidentiality undertaking, before the first access."""
+    ListNotices: _aio.UnaryUnaryMultiCallable[_access_pb2.ListNoticesRequest, _access_pb2.ListNoticesResponse]
+    """What the data protection officers were told."""
+    AcknowledgeNotice: _aio.UnaryUnaryMultiCallable[_access_pb2.AcknowledgeNoticeRequest, _access_pb2.AcknowledgeNoticeResponse]
+    """The officer of the party that was told."""
+    RecordDpia: _aio.UnaryUnaryMultiCallable[_access_pb2.RecordDpiaRequest, _access_pb2.RecordDpiaResponse]
+    """An impact study was started for an amendment (art3.change)."""
+    AdoptListKeys: _aio.UnaryUnaryMultiCallable[_list_pb2.AdoptListKeysRequest, _list_pb2.AdoptListKeysResponse]
+    """The Préfecture's own keys for its lists, signed by its key of the deed; its next versions are signed by them."""
+    SubmitList: _aio.UnaryUnaryMultiCallable[_list_pb2.SubmitListRequest, _list_pb2.SubmitListResponse]
+    """The Préfecture's nominative list, whole (art7.list); without effect until validated."""
+    ProposeListChange: _aio.UnaryUnaryMultiCallable[_list_pb2.ProposeListChangeRequest, _list_pb2.ProposeListChangeResponse]
+    """Additions, changes and removals to the version in force (art7.validation); without effect until validated."""
+    ValidateList: _aio.UnaryUnaryMultiCallable[_list_pb2.ValidateListRequest, _list_pb2.ValidateListResponse]
+    """By a validator of the Préfecture other than the proposer; in force once this answers."""
+    RefuseList: _aio.UnaryUnaryMultiCallable[_list_pb2.RefuseListRequest, _list_pb2.RefuseListResponse]
+    WithdrawList: _aio.UnaryUnaryMultiCallable[_list_pb2.WithdrawListRequest, _list_pb2.WithdrawListResponse]
+    """By the proposer."""
+    RefuseListedPerson: _aio.UnaryUnaryMultiCallable[_list_pb2.RefuseListedPersonRequest, _list_pb2.RefuseListedPersonResponse]
+    """By the granting authority, with a reason that the Préfecture reads."""
+    SuspendListedPerson: _aio.UnaryUnaryMultiCallable[_list_pb2.SuspendListedPersonRequest, _list_pb2.SuspendListedPersonResponse]
+    """By either party, alone: once this answers, no check anywhere permits under the person's clearances."""
+    ResumeListedPerson: _aio.UnaryUnaryMultiCallable[_list_pb2.ResumeListedPersonRequest, _list_pb2.ResumeListedPersonResponse]
+    """By the party that suspended."""
+    GetList: _aio.UnaryUnaryMultiCallable[_list_pb2.GetListRequest, _list_pb2.GetListResponse]
+    OpenEngagement: _aio.UnaryUnaryMultiCallable[_engagement_pb2.OpenEngagementRequest, _engagement_pb2.OpenEngagementResponse]
+    """A provider's service on the City's behalf: persons, data, purposes, dates (art8.provider)."""
+    EndEngagement: _aio.UnaryUnaryMultiCallable[_engagement_pb2.EndEngagementRequest, _engagement_pb2.EndEngagementResponse]
+    """Before its last day, for any cause; opens the obligation to destroy (art8.destruction)."""
+    AuthoriseHandOver: _aio.UnaryUnaryMultiCallable[_engagement_pb2.AuthoriseHandOverRequest, _engagement_pb2.AuthoriseHandOverResponse]
+    """What must precede each package; refused to whoever owes a certificate."""
+    CertifyDestruction: _aio.UnaryUnaryMultiCallable[_engagement_pb2.CertifyDestructionRequest, _engagement_pb2.CertifyDestructionResponse]
+    """The provider's written certificate, by hash and signature; nothing else closes an engagement."""
+    ListEngagements: _aio.UnaryUnaryMultiCallable[_engagement_pb2.ListEngagementsRequest, _engagement_pb2.ListEngagementsResponse]
     Check: _aio.UnaryUnaryMultiCallable[_access_pb2.CheckRequest, _access_pb2.CheckResponse]
     """Decides a batch of requests, linearised at the store's head."""
     StreamChecks: _aio.StreamStreamMultiCallable[_access_pb2.StreamChecksRequest, _access_pb2.StreamChecksResponse]
     """Check, batch after batch over one call: half the cost of a call for each."""
+    Recheck: _aio.UnaryUnaryMultiCallable[_recheck_pb2.RecheckRequest, _recheck_pb2.RecheckResponse]
+    """Decisions of the access log made again, each from the events up to its position and the request that it states."""
     ReadEvents: _aio.UnaryStreamMultiCallable[_event_pb2.ReadEventsRequest, _event_pb2.ReadEventsResponse]
 
 class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -107,6 +159,197 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_access_pb2.ListClearancesResponse]: ...
 
     @_abc_1.abstractmethod
+    def RecordAct(
+        self,
+        request: _access_pb2.RecordActRequest,
+        context: _aio.ServicerContext[_access_pb2.RecordActRequest, _abc.Awaitable[_access_pb2.RecordActResponse]],
+    ) -> _abc.Awaitable[_access_pb2.RecordActResponse]:
+        """What follows the founding: notification, amendments, denunciation, termination, destruction, offices; signed by
+        the parties that each kind of act needs.
+        """
+
+    @_abc_1.abstractmethod
+    def RequestClearance(
+        self,
+        request: _access_pb2.RequestClearanceRequest,
+        context: _aio.ServicerContext[_access_pb2.RequestClearanceRequest, _abc.Awaitable[_access_pb2.RequestClearanceResponse]],
+    ) -> _abc.Awaitable[_access_pb2.RequestClearanceResponse]:
+        """A coordinator's or an office's; without effect until the granting authority decides."""
+
+    @_abc_1.abstractmethod
+    def DecideClearances(
+        self,
+        request: _access_pb2.DecideClearancesRequest,
+        context: _aio.ServicerContext[_access_pb2.DecideClearancesRequest, _abc.Awaitable[_access_pb2.DecideClearancesResponse]],
+    ) -> _abc.Awaitable[_access_pb2.DecideClearancesResponse]:
+        """Grants or refuses requests, renews, reviews and revokes, one numbered decision each; all or none."""
+
+    @_abc_1.abstractmethod
+    def SuspendClearance(
+        self,
+        request: _access_pb2.SuspendClearanceRequest,
+        context: _aio.ServicerContext[_access_pb2.SuspendClearanceRequest, _abc.Awaitable[_access_pb2.SuspendClearanceResponse]],
+    ) -> _abc.Awaitable[_access_pb2.SuspendClearanceResponse]:
+        """Either party, at once and alone (art7.validation)."""
+
+    @_abc_1.abstractmethod
+    def ResumeClearance(
+        self,
+        request: _access_pb2.ResumeClearanceRequest,
+        context: _aio.ServicerContext[_access_pb2.ResumeClearanceRequest, _abc.Awaitable[_access_pb2.ResumeClearanceResponse]],
+    ) -> _abc.Awaitable[_access_pb2.ResumeClearanceResponse]:
+        """The party that suspended lifts its suspension."""
+
+    @_abc_1.abstractmethod
+    def SignUndertaking(
+        self,
+        request: _access_pb2.SignUndertakingRequest,
+        context: _aio.ServicerContext[_access_pb2.SignUndertakingRequest, _abc.Awaitable[_access_pb2.SignUndertakingResponse]],
+    ) -> _abc.Awaitable[_access_pb2.SignUndertakingResponse]:
+        """The holder signs the confidentiality undertaking, before the first access."""
+
+    @_abc_1.abstractmethod
+    def ListNotices(
+        self,
+        request: _access_pb2.ListNoticesRequest,
+        context: _aio.ServicerContext[_access_pb2.ListNoticesRequest, _abc.Awaitable[_access_pb2.ListNoticesResponse]],
+    ) -> _abc.Awaitable[_access_pb2.ListNoticesResponse]:
+        """What the data protection officers were told."""
+
+    @_abc_1.abstractmethod
+    def AcknowledgeNotice(
+        self,
+        request: _access_pb2.AcknowledgeNoticeRequest,
+        context: _aio.ServicerContext[_access_pb2.AcknowledgeNoticeRequest, _abc.Awaitable[_access_pb2.AcknowledgeNoticeResponse]],
+    ) -> _abc.Awaitable[_access_pb2.AcknowledgeNoticeResponse]:
+        """The officer of the party that was told."""
+
+    @_abc_1.abstractmethod
+    def RecordDpia(
+        self,
+        request: _access_pb2.RecordDpiaRequest,
+        context: _aio.ServicerContext[_access_pb2.RecordDpiaRequest, _abc.Awaitable[_access_pb2.RecordDpiaResponse]],
+    ) -> _abc.Awaitable[_access_pb2.RecordDpiaResponse]:
+        """An impact study was started for an amendment (art3.change)."""
+
+    @_abc_1.abstractmethod
+    def AdoptListKeys(
+        self,
+        request: _list_pb2.AdoptListKeysRequest,
+        context: _aio.ServicerContext[_list_pb2.AdoptListKeysRequest, _abc.Awaitable[_list_pb2.AdoptListKeysResponse]],
+    ) -> _abc.Awaitable[_list_pb2.AdoptListKeysResponse]:
+        """The Préfecture's own keys for its lists, signed by its key of the deed; its next versions are signed by them."""
+
+    @_abc_1.abstractmethod
+    def SubmitList(
+        self,
+        request: _list_pb2.SubmitListRequest,
+        context: _aio.ServicerContext[_list_pb2.SubmitListRequest, _abc.Awaitable[_list_pb2.SubmitListResponse]],
+    ) -> _abc.Awaitable[_list_pb2.SubmitListResponse]:
+        """The Préfecture's nominative list, whole (art7.list); without effect until validated."""
+
+    @_abc_1.abstractmethod
+    def ProposeListChange(
+        self,
+        request: _list_pb2.ProposeListChangeRequest,
+        context: _aio.ServicerContext[_list_pb2.ProposeListChangeRequest, _abc.Awaitable[_list_pb2.ProposeListChangeResponse]],
+    ) -> _abc.Awaitable[_list_pb2.ProposeListChangeResponse]:
+        """Additions, changes and removals to the version in force (art7.validation); without effect until validated."""
+
+    @_abc_1.abstractmethod
+    def ValidateList(
+        self,
+        request: _list_pb2.ValidateListRequest,
+        context: _aio.ServicerContext[_list_pb2.ValidateListRequest, _abc.Awaitable[_list_pb2.ValidateListResponse]],
+    ) -> _abc.Awaitable[_list_pb2.ValidateListResponse]:
+        """By a validator of the Préfecture other than the proposer; in force once this answers."""
+
+    @_abc_1.abstractmethod
+    def RefuseList(
+        self,
+        request: _list_pb2.RefuseListRequest,
+        context: _aio.ServicerContext[_list_pb2.RefuseListRequest, _abc.Awaitable[_list_pb2.RefuseListResponse]],
+    ) -> _abc.Awaitable[_list_pb2.RefuseListResponse]: ...
+
+    @_abc_1.abstractmethod
+    def WithdrawList(
+        self,
+        request: _list_pb2.WithdrawListRequest,
+        context: _aio.ServicerContext[_list_pb2.WithdrawListRequest, _abc.Awaitable[_list_pb2.WithdrawListResponse]],
+    ) -> _abc.Awaitable[_list_pb2.WithdrawListResponse]:
+        """By the proposer."""
+
+    @_abc_1.abstractmethod
+    def RefuseListedPerson(
+        self,
+        request: _list_pb2.RefuseListedPersonRequest,
+        context: _aio.ServicerContext[_list_pb2.RefuseListedPersonRequest, _abc.Awaitable[_list_pb2.RefuseListedPersonResponse]],
+    ) -> _abc.Awaitable[_list_pb2.RefuseListedPersonResponse]:
+        """By the granting authority, with a reason that the Préfecture reads."""
+
+    @_abc_1.abstractmethod
+    def SuspendListedPerson(
+        self,
+        request: _list_pb2.SuspendListedPersonRequest,
+        context: _aio.ServicerContext[_list_pb2.SuspendListedPersonRequest, _abc.Awaitable[_list_pb2.SuspendListedPersonResponse]],
+    ) -> _abc.Awaitable[_list_pb2.SuspendListedPersonResponse]:
+        """By either party, alone: once this answers, no check anywhere permits under the person's clearances."""
+
+    @_abc_1.abstractmethod
+    def ResumeListedPerson(
+        self,
+        request: _list_pb2.ResumeListedPersonRequest,
+        context: _aio.ServicerContext[_list_pb2.ResumeListedPersonRequest, _abc.Awaitable[_list_pb2.ResumeListedPersonResponse]],
+    ) -> _abc.Awaitable[_list_pb2.ResumeListedPersonResponse]:
+        """By the party that suspended."""
+
+    @_abc_1.abstractmethod
+    def GetList(
+        self,
+        request: _list_pb2.GetListRequest,
+        context: _aio.ServicerContext[_list_pb2.GetListRequest, _abc.Awaitable[_list_pb2.GetListResponse]],
+    ) -> _abc.Awaitable[_list_pb2.GetListResponse]: ...
+
+    @_abc_1.abstractmethod
+    def OpenEngagement(
+        self,
+        request: _engagement_pb2.OpenEngagementRequest,
+        context: _aio.ServicerContext[_engagement_pb2.OpenEngagementRequest, _abc.Awaitable[_engagement_pb2.OpenEngagementResponse]],
+    ) -> _abc.Awaitable[_engagement_pb2.OpenEngagementResponse]:
+        """A provider's service on the City's behalf: persons, data, purposes, dates (art8.provider)."""
+
+    @_abc_1.abstractmethod
+    def EndEngagement(
+        self,
+        request: _engagement_pb2.EndEngagementRequest,
+        context: _aio.ServicerContext[_engagement_pb2.EndEngagementRequest, _abc.Awaitable[_engagement_pb2.EndEngagementResponse]],
+    ) -> _abc.Awaitable[_engagement_pb2.EndEngagementResponse]:
+        """Before its last day, for any cause; opens the obligation to destroy (art8.destruction)."""
+
+    @_abc_1.abstractmethod
+    def AuthoriseHandOver(
+        self,
+        request: _engagement_pb2.AuthoriseHandOverRequest,
+        context: _aio.ServicerContext[_engagement_pb2.AuthoriseHandOverRequest, _abc.Awaitable[_engagement_pb2.AuthoriseHandOverResponse]],
+    ) -> _abc.Awaitable[_engagement_pb2.AuthoriseHandOverResponse]:
+        """What must precede each package; refused to whoever owes a certificate."""
+
+    @_abc_1.abstractmethod
+    def CertifyDestruction(
+        self,
+        request: _engagement_pb2.CertifyDestructionRequest,
+        context: _aio.ServicerContext[_engagement_pb2.CertifyDestructionRequest, _abc.Awaitable[_engagement_pb2.CertifyDestructionResponse]],
+    ) -> _abc.Awaitable[_engagement_pb2.CertifyDestructionResponse]:
+        """The provider's written certificate, by hash and signature; nothing else closes an engagement."""
+
+    @_abc_1.abstractmethod
+    def ListEngagements(
+        self,
+        request: _engagement_pb2.ListEngagementsRequest,
+        context: _aio.ServicerContext[_engagement_pb2.ListEngagementsRequest, _abc.Awaitable[_engagement_pb2.ListEngagementsResponse]],
+    ) -> _abc.Awaitable[_engagement_pb2.ListEngagementsResponse]: ...
+
+    @_abc_1.abstractmethod
     def Check(
         self,
         request: _access_pb2.CheckRequest,
@@ -121,6 +364,14 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_abc.AsyncIterator[_access_pb2.StreamChecksRequest], _abc.AsyncIterator[_access_pb2.StreamChecksResponse]],
     ) -> _abc.AsyncIterator[_access_pb2.StreamChecksResponse]:
         """Check, batch after batch over one call: half the cost of a call for each."""
+
+    @_abc_1.abstractmethod
+    def Recheck(
+        self,
+        request: _recheck_pb2.RecheckRequest,
+        context: _aio.ServicerContext[_recheck_pb2.RecheckRequest, _abc.Awaitable[_recheck_pb2.RecheckResponse]],
+    ) -> _abc.Awaitable[_recheck_pb2.RecheckResponse]:
+        """Decisions of the access log made again, each from the events up to its position and the request that it states."""
 
     @_abc_1.abstractmethod
     def ReadEvents(

@@ -1,0 +1,259 @@
+"""Habilitations: nominative, dated, bounded, revocable at once (art6.habilitation); what each is, and becomes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import Enum
+
+from planier.access.v1.events_pb2 import Area as AreaMessage
+from planier.access.v1.events_pb2 import (
+    BindingConfirmed,
+    BindingProposed,
+    ClearanceGranted,
+    ClearanceRefused,
+    ClearanceRenewed,
+    ClearanceRequested,
+    ClearanceResumed,
+    ClearanceReviewed,
+    ClearanceRevoked,
+    ClearanceSuspended,
+    NumberedDecision,
+    Party,
+    Role,
+    UndertakingSigned,
+)
+from planier.common.v1.release_pb2 import Purpose
+
+from services.access.people import NO_AFFILIATION, Affiliation, Identity, Person, affiliation_of, identity_of, person_of
+
+ClearanceEvent = (
+    ClearanceRequested
+    | ClearanceGranted
+    | ClearanceRefused
+    | ClearanceSuspended
+    | ClearanceResumed
+    | ClearanceRevoked
+    | ClearanceRenewed
+    | ClearanceReviewed
+    | UndertakingSigned
+    | BindingProposed
+    | BindingConfirmed
+)
+
+
+class Standing(Enum):
+    """Where a clearance is in its life."""
+
+    GRANTED = 1
+    BINDING_PROPOSED = 2
+    ACTIVE = 3
+    REVOKED = 4
+    EXPIRED = 5
+    REQUESTED = 6
+    REFUSED = 7
+    SUSPENDED = 8
+    UNDERTAKING_AWAITED = 9
+
+
+# Granted and not over: what can be suspended, renewed and reviewed.
+STANDING_TITLES = frozenset(
+    {
+        Standing.GRANTED,
+        Standing.BINDING_PROPOSED,
+        Standing.UNDERTAKING_AWAITED,
+        Standing.ACTIVE,
+        Standing.SUSPENDED,
+    }
+)
+
+
+_LONGITUDES, _LATITUDES = 180, 90
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """A box of WGS 84 degrees, its edges included."""
+
+    west: float
+    south: float
+    east: float
+    north: float
+
+    def is_box(self) -> bool:
+        """Whether it is one; a box across the antimeridian is none. False for what is no number."""
+        return (
+            -_LONGITUDES <= self.west < self.east <= _LONGITUDES
+            and -_LATITUDES <= self.south < self.north <= _LATITUDES
+        )
+
+    def holds(self, other: "Area") -> bool:
+        """Whether another box lies within it."""
+        return (
+            self.west <= other.west
+            and other.east <= self.east
+            and self.south <= other.south
+            and other.north <= self.north
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a clearance permits, to whom and when; what a request asks for and a grant gives."""
+
+    person: Person
+    party: Party.ValueType
+    role: Role.ValueType
+    purposes: frozenset[Purpose.ValueType]
+    sources: frozenset[str]
+    valid_from: datetime
+    valid_until: datetime
+    areas: tuple[Area, ...] = ()
+    engagement_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Clearance:
+    """One habilitation, from its request or its grant on."""
+
+    clearance_id: str
+    content: Content
+    # The last time that the granting authority looked at it: grant, renewal or review.
+    looked_at: datetime
+    requested_by: Identity | None = None
+    granted_by: Identity | None = None
+    urgent: bool = False
+    # Whether the confidentiality undertaking is still to be signed.
+    undertaking_awaited: bool = False
+    proposed: Identity | None = None
+    affiliation: Affiliation = NO_AFFILIATION
+    identity: Identity | None = None
+    refusal: str | None = None
+    suspended_by: frozenset[Party.ValueType] = frozenset()
+    revoked: bool = False
+    # HAB-<year>-<number>, oldest first.
+    decisions: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def person(self) -> Person:
+        """Whom it names."""
+        return self.content.person
+
+    @property
+    def party(self) -> Party.ValueType:
+        """Whose person it names."""
+        return self.content.party
+
+    @property
+    def role(self) -> Role.ValueType:
+        """What it makes of them."""
+        return self.content.role
+
+    def standing(self, at: datetime, lapses_at: datetime | None = None) -> Standing:
+        """Its standing at an instant; `lapses_at` where a missed review ends it before its own last instant.
+
+        ACTIVE says bound, undertaken and not over, and may precede `valid_from`.
+        """
+        over = at >= self.content.valid_until or (lapses_at is not None and at >= lapses_at)
+        first_that_holds = (
+            (self.refusal is not None, Standing.REFUSED),
+            (self.revoked, Standing.REVOKED),
+            (over, Standing.EXPIRED),
+            (self.granted_by is None, Standing.REQUESTED),
+            (bool(self.suspended_by), Standing.SUSPENDED),
+            (self.proposed is None, Standing.GRANTED),
+            (self.identity is None, Standing.BINDING_PROPOSED),
+            (self.undertaking_awaited, Standing.UNDERTAKING_AWAITED),
+        )
+        return next((standing for holds, standing in first_that_holds if holds), Standing.ACTIVE)
+
+
+def areas_of(messages: Iterable[AreaMessage]) -> tuple[Area, ...]:
+    """Messages' areas."""
+    return tuple(Area(item.west, item.south, item.east, item.north) for item in messages)
+
+
+def area_message(area: Area) -> AreaMessage:
+    """An area as a message."""
+    return AreaMessage(west=area.west, south=area.south, east=area.east, north=area.north)
+
+
+def decision_message(number: tuple[int, int] | None) -> NumberedDecision | None:
+    """A decision's number as a message."""
+    return None if number is None else NumberedDecision(year=number[0], number=number[1])
+
+
+def number_of(event: ClearanceEvent) -> tuple[int, int] | None:
+    """The numbered decision that an event bears; those of before 0.2 and the Préfecture's bear none."""
+    if isinstance(event, (ClearanceRequested, UndertakingSigned, BindingProposed, BindingConfirmed)):
+        return None
+    return (event.decision.year, event.decision.number) if event.HasField("decision") else None
+
+
+def content_of(event: ClearanceRequested | ClearanceGranted) -> Content:
+    """What an event asks for or gives."""
+    return Content(
+        person=person_of(event.person),
+        party=event.party,
+        role=event.role,
+        purposes=frozenset(event.purposes),
+        sources=frozenset(event.sources),
+        valid_from=event.valid_from.ToDatetime(UTC),
+        valid_until=event.valid_until.ToDatetime(UTC),
+        areas=areas_of(event.areas),
+        engagement_id=event.engagement_id,
+    )
+
+
+def evolve(known: Clearance | None, event: ClearanceEvent, recorded_at: datetime) -> Clearance:
+    """The clearance after an event; every event but a request and a grant follows one of the same clearance."""
+    if isinstance(event, ClearanceRequested):
+        return Clearance(
+            event.clearance_id, content_of(event), recorded_at, requested_by=identity_of(event.requested_by)
+        )
+    if isinstance(event, ClearanceGranted):
+        return Clearance(
+            event.clearance_id,
+            content_of(event),
+            recorded_at,
+            requested_by=known.requested_by if known else None,
+            granted_by=identity_of(event.granted_by),
+            urgent=event.urgent,
+            undertaking_awaited=bool(event.undertaking_hash),
+            decisions=_numbered((), event),
+        )
+    if known is None:
+        raise KeyError(event.clearance_id)
+    return replace(_changed(known, event, recorded_at), decisions=_numbered(known.decisions, event))
+
+
+def _numbered(before: tuple[tuple[int, int], ...], event: ClearanceEvent) -> tuple[tuple[int, int], ...]:
+    number = number_of(event)
+    return before if number is None else (*before, number)
+
+
+def _changed(known: Clearance, event: ClearanceEvent, recorded_at: datetime) -> Clearance:
+    match event:
+        case BindingProposed():
+            affiliation = affiliation_of(event.affiliation)
+            return replace(known, proposed=identity_of(event.identity), affiliation=affiliation)
+        case BindingConfirmed():
+            return replace(known, identity=identity_of(event.identity))
+        case ClearanceSuspended():
+            return replace(known, suspended_by=known.suspended_by | {event.party})
+        case ClearanceResumed():
+            return replace(known, suspended_by=known.suspended_by - {event.party})
+        case ClearanceRenewed():
+            content = replace(known.content, valid_until=event.valid_until.ToDatetime(UTC))
+            return replace(known, content=content, looked_at=recorded_at)
+    return _marked(known, event, recorded_at)
+
+
+def _marked(known: Clearance, event: ClearanceEvent, recorded_at: datetime) -> Clearance:
+    match event:
+        case ClearanceRefused():
+            return replace(known, refusal=event.reason)
+        case ClearanceRevoked():
+            return replace(known, revoked=True)
+        case ClearanceReviewed():
+            return replace(known, looked_at=recorded_at)
+    return replace(known, undertaking_awaited=False)
