@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import audit, conflicts, cost, ingest, read, recheck, start
+from bench import audit, conflicts, cost, ingest, read, recheck, start, tension
 from bench import map as map_bench
 from bench.harness import OUT, Row, write
 
@@ -20,6 +20,7 @@ GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "overload": ingest.overload_rows,
     "map": map_bench.rows,
     "conflicts": conflicts.rows,
+    "tension": tension.rows,
 }
 
 

@@ -47,7 +47,8 @@ async def serve(url: str, pki: Path) -> None:
     await asyncio.to_thread(snapshot.load)
     model = ReadModel(open_for_reading(url), lambda: True)
     # Only the map is asked.
-    servicer = AnalyticsServicer(model, MapDesk(model, snapshot=snapshot), cast("Any", None), cast("Any", None))
+    others = (cast("Any", None),) * 3
+    servicer = AnalyticsServicer(model, MapDesk(model, snapshot=snapshot), *others)
     settings = ServiceSettings(
         service="analytics",
         certificate_file=pki / "analytics.pem",

@@ -19,11 +19,13 @@ from planier.analytics.v1.analytics_pb2 import (
     QueryConflictsResponse,
     QueryMapRequest,
     QueryMapResponse,
+    QueryTensionRequest,
     SearchFactsRequest,
     SearchFactsResponse,
     WatchMapRequest,
     WatchMapResponse,
 )
+from planier.analytics.v1.tension_pb2 import QueryTensionResponse
 from planier.common.v1.release_pb2 import StorePosition
 
 from services.analytics.agenda import AgendaDesk
@@ -32,6 +34,7 @@ from services.analytics.desk import MapDesk
 from services.analytics.placement import microseconds_of
 from services.analytics.queries import fact_versions
 from services.analytics.reading import ReadModel
+from services.analytics.tension.desk import TensionDesk
 from services.kernel.clock import from_microseconds
 from services.kernel.errors import not_found
 from services.kernel.rpc.call import Call
@@ -40,11 +43,14 @@ from services.kernel.rpc.call import Call
 class AnalyticsServicer:
     """Implements planier.analytics.v1.AnalyticsService over the read model."""
 
-    def __init__(self, model: ReadModel, map_desk: MapDesk, conflicts: ConflictDesk, agenda: AgendaDesk) -> None:
+    def __init__(
+        self, model: ReadModel, map_desk: MapDesk, conflicts: ConflictDesk, agenda: AgendaDesk, tension: TensionDesk
+    ) -> None:
         self._model = model
         self._map = map_desk
         self._conflicts = conflicts
         self._agenda = agenda
+        self._tension = tension
 
     async def QueryMap(self, request: QueryMapRequest, call: Call) -> QueryMapResponse:
         """Exact features up to the limit, else exact counts by cell; empty where no asked source is permitted."""
@@ -117,6 +123,10 @@ class AnalyticsServicer:
     async def GetAgenda(self, request: GetAgendaRequest, call: Call) -> GetAgendaResponse:
         """Day by day what happens and what deserves attention."""
         return await self._agenda.agenda(request, call)
+
+    async def QueryTension(self, request: QueryTensionRequest, call: Call) -> QueryTensionResponse:
+        """Where facts gather beyond chance; no zone is an answer."""
+        return await self._tension.answer(request, call)
 
     async def GetPosition(self, request: GetPositionRequest, call: Call) -> GetPositionResponse:  # noqa: ARG002
         """How far the read model has followed ingest: who has written asks until its position is reached."""

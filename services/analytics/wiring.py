@@ -2,10 +2,9 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterable, Callable, Coroutine
+from collections.abc import AsyncIterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import grpc
 from planier.access.v1.access_pb2_grpc import AccessServiceStub
@@ -31,6 +30,7 @@ from services.analytics.service import AnalyticsServicer
 from services.analytics.settings import AnalyticsSettings
 from services.analytics.signal import Signal
 from services.analytics.snapshot import Snapshot
+from services.analytics.tension.desk import TensionDesk
 from services.analytics.watching import ingest_has
 from services.kernel.annex import await_signed
 from services.kernel.bus.base import TOPICS
@@ -71,15 +71,12 @@ class Analytics:
     writer: Engine
     steps: SqlEventStore
     following: "asyncio.Task[None]"
-    signed: Callable[[], Coroutine[Any, Any, None]]
+    registry: Registry
     snapshot: Snapshot | None
 
     async def ready(self) -> None:
-        """Returns once all that ingest had is applied; raises what ended the follower before.
-
-        Raises AnnexMismatchError: the minimum counts of another annex than the signed one must not be served.
-        """
-        await self.signed()
+        """Returns once annex 1 is the signed one and all that ingest had is applied; raises what ended it before."""
+        await await_signed(AccessServiceStub(self.channels[0]), self.registry)
         told = asyncio.create_task(self.follower.caught_up.wait())
         try:
             await asyncio.wait((told, self.following), return_when=asyncio.FIRST_COMPLETED)
@@ -112,7 +109,8 @@ class Analytics:
 async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
     """The service as settings say; its tables are made where they are missing."""
     clock, ids = SystemClock(), RandomIds()
-    territory, rules = Territory.load(settings.territory_file), Rules.load()
+    registry, territory = Registry.load(settings.annex_file), Territory.load(settings.territory_file)
+    rules = Rules.load()
     writer = await asyncio.to_thread(open_for_writing, settings.database_url)
     projection = FactProjection(crossing=Crossing(rules, Metres(territory.epsg)))
     runner = await asyncio.to_thread(ProjectionRunner, writer, projection)
@@ -125,7 +123,6 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
     signal = Signal()
     follower = Follower(runner, feed_of(ingest, bus, telemetry), telemetry=telemetry, on_applied=signal.give)
     model = ReadModel(open_for_reading(settings.database_url), follower.caught_up.is_set)
-    registry = Registry.load(settings.annex_file)
     snapshot = Snapshot(open_for_reading(settings.database_url)) if settings.columns_in_memory else None
     register = Register(steps, ids)
     map_desk = MapDesk(
@@ -138,7 +135,8 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
         has=functools.partial(ingest_has, IngestServiceStub(ingest)),
     )
     agenda = AgendaDesk(model, register, rules, territory, clock)
-    servicer = AnalyticsServicer(model, map_desk, ConflictDesk(model, register, rules), agenda)
+    tension = TensionDesk(model, registry, territory)
+    servicer = AnalyticsServicer(model, map_desk, ConflictDesk(model, register, rules), agenda, tension)
     checker, recorder = RemoteChecker(access, telemetry), RemoteRecorder(audit, telemetry)
     guard = Guard(
         service=settings.service,
@@ -155,10 +153,8 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
     server = Server(settings=settings, bindings=bindings, guard=guard, telemetry=telemetry)
     remotes = (checker, recorder)
     following = asyncio.create_task(follower.run())
-    signed = functools.partial(await_signed, AccessServiceStub(access), registry)
-    channels = (access, audit, ingest)
-    parts = (server, guard, follower, model, bus, remotes, channels)
-    return Analytics(*parts, writer, steps, following, signed, snapshot)
+    parts = (server, guard, follower, model, bus, remotes, (access, audit, ingest))
+    return Analytics(*parts, writer, steps, following, registry, snapshot)
 
 
 def feed_of(ingest: grpc.aio.Channel, bus: Connection | None, telemetry: Telemetry) -> Feed:

@@ -51,7 +51,7 @@ def map_view(
     profile = Profile.load()
     request = QueryMapRequest(
         consultation=session.consultation(purpose, motive),
-        box=box_of(area) if area else whole(profile),
+        box=area_box(area, profile),
         sources=source or (),
         kinds=kind or (),
         statuses=[value_of(FactStatus, name, "--status") for name in status or ()],
@@ -70,6 +70,11 @@ def map_view(
     if changed_since:
         request.changed_since.FromDatetime(instant(changed_since, zone, "--changed-since"))
     perform(_map(profile, request, person, as_json=as_json), as_json=as_json)
+
+
+def area_box(area: str, profile: Profile) -> BoundingBox:
+    """The area that a person typed, or the whole territory."""
+    return box_of(area) if area else whole(profile)
 
 
 def box_of(area: str) -> BoundingBox:

@@ -16,6 +16,7 @@ from services.analytics.desk import MapDesk
 from services.analytics.projections import FactProjection
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
+from services.analytics.tension.desk import TensionDesk
 from services.analytics.wiring import open_for_writing
 from services.kernel.clock import RandomIds, SystemClock
 from services.kernel.errors import Problem
@@ -27,10 +28,11 @@ from services.kernel.store.opening import open_store
 from services.kernel.territory import Territory
 from tests.fixtures import analytics as built
 from tests.fixtures.analytics import HOUR_US, NEW_YEAR_US, IngestLog
+from tests.fixtures.ingest import MARSEILLE, REGISTRY
 
 TERRITORY = Path("deploy/territory/marseille.json")
 METHODS = {method.name: method for method in methods_of(pb.DESCRIPTOR.services_by_name["AnalyticsService"])}
-MARSEILLE = pb.BoundingBox(west=5.2, south=43.1, east=5.6, north=43.4)
+BOX = pb.BoundingBox(west=5.2, south=43.1, east=5.6, north=43.4)
 
 
 def call_of(method: str, *sources: str) -> Call:
@@ -58,14 +60,16 @@ async def servicer(log: IngestLog, tmp_path: Path) -> AsyncIterator[AnalyticsSer
     store = open_store(f"sqlite:///{tmp_path}/steps.db", clock=SystemClock())
     register, rules = Register(store, RandomIds()), Rules.load()
     agenda = AgendaDesk(model, register, rules, Territory.load(TERRITORY), SystemClock())
-    yield AnalyticsServicer(model, MapDesk(model), ConflictDesk(model, register, rules), agenda)
+    yield AnalyticsServicer(
+        model, MapDesk(model), ConflictDesk(model, register, rules), agenda, TensionDesk(model, REGISTRY, MARSEILLE)
+    )
     model.close()
     store.close()
     writer.dispose()
 
 
 def request(**more: object) -> pb.QueryMapRequest:
-    asked = pb.QueryMapRequest(box=MARSEILLE, **more)  # type: ignore[arg-type]
+    asked = pb.QueryMapRequest(box=BOX, **more)  # type: ignore[arg-type]
     asked.period.CopyFrom(built.period(NEW_YEAR_US, NEW_YEAR_US + HOUR_US))
     return asked
 

@@ -22,6 +22,7 @@ from services.analytics.desk import MapDesk
 from services.analytics.projections import FactProjection
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
+from services.analytics.tension.desk import TensionDesk
 from services.analytics.wiring import open_for_writing
 from services.kernel.clock import RandomIds, from_microseconds
 from services.kernel.errors import Problem
@@ -34,6 +35,7 @@ from services.kernel.store.sql import SqlEventStore
 from services.kernel.territory import Territory
 from tests.fixtures import analytics as built
 from tests.fixtures.analytics import HOUR_US, NEW_YEAR_US, IngestLog
+from tests.fixtures.ingest import REGISTRY
 from tests.fixtures.store import HandClock
 
 METHODS = {method.name: method for method in methods_of(pb.DESCRIPTOR.services_by_name["AnalyticsService"])}
@@ -132,7 +134,8 @@ async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     model = ReadModel(open_for_reading(url), lambda: True)
     register = Register(store, RandomIds())
     agenda = AgendaDesk(model, register, rules, territory, clock)
-    servicer = AnalyticsServicer(model, MapDesk(model), ConflictDesk(model, register, rules), agenda)
+    conflicts, tension = ConflictDesk(model, register, rules), TensionDesk(model, REGISTRY, territory)
+    servicer = AnalyticsServicer(model, MapDesk(model), conflicts, agenda, tension)
     yield Desk(servicer, runner, store, clock, IngestLog())
     model.close()
     store.close()

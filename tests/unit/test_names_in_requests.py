@@ -5,7 +5,13 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from planier.access.v1.access_pb2 import GrantClearanceRequest
 from planier.access.v1.events_pb2 import Person
-from planier.analytics.v1.analytics_pb2 import BoundingBox, GetAgendaRequest, QueryConflictsRequest, QueryMapRequest
+from planier.analytics.v1.analytics_pb2 import (
+    BoundingBox,
+    GetAgendaRequest,
+    QueryConflictsRequest,
+    QueryMapRequest,
+    QueryTensionRequest,
+)
 from planier.common.v1.fact_pb2 import Period
 from protovalidate import Validator
 
@@ -20,6 +26,8 @@ BOX = BoundingBox(west=5, south=43, east=6, north=44)
     [
         (QueryMapRequest, "sources"),
         (QueryMapRequest, "kinds"),
+        (QueryTensionRequest, "sources"),
+        (QueryTensionRequest, "kinds"),
         (GrantClearanceRequest, "sources"),
         (QueryConflictsRequest, "sources"),
         (QueryConflictsRequest, "rules"),

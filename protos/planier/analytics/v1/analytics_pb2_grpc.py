@@ -5,6 +5,7 @@ import warnings
 
 from planier.analytics.v1 import analytics_pb2 as planier_dot_analytics_dot_v1_dot_analytics__pb2
 from planier.analytics.v1 import conflicts_pb2 as planier_dot_analytics_dot_v1_dot_conflicts__pb2
+from planier.analytics.v1 import tension_pb2 as planier_dot_analytics_dot_v1_dot_tension__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -85,6 +86,11 @@ class AnalyticsServiceStub:
                 request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaRequest.SerializeToString,
                 response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaResponse.FromString,
                 _registered_method=True)
+        self.QueryTension = channel.unary_unary(
+                '/planier.analytics.v1.AnalyticsService/QueryTension',
+                request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryTensionRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_tension__pb2.QueryTensionResponse.FromString,
+                _registered_method=True)
 
 
 class AnalyticsServiceServicer:
@@ -160,6 +166,13 @@ class AnalyticsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def QueryTension(self, request, context):
+        """Where facts gather beyond chance, under the purpose TENSION only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AnalyticsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -212,6 +225,11 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
                     servicer.GetAgenda,
                     request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaRequest.FromString,
                     response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaResponse.SerializeToString,
+            ),
+            'QueryTension': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryTension,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryTensionRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_tension__pb2.QueryTensionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -484,6 +502,33 @@ class AnalyticsService:
             '/planier.analytics.v1.AnalyticsService/GetAgenda',
             planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaRequest.SerializeToString,
             planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryTension(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/QueryTension',
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryTensionRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_tension__pb2.QueryTensionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from planier.analytics.v1 import analytics_pb2 as _analytics_pb2
 from planier.analytics.v1 import conflicts_pb2 as _conflicts_pb2
+from planier.analytics.v1 import tension_pb2 as _tension_pb2
 import abc as _abc_1
 
 
@@ -35,6 +36,8 @@ class AnalyticsServiceStub:
     """A person says which measure resolves a conflict."""
     GetAgenda: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetAgendaRequest, _analytics_pb2.GetAgendaResponse]
     """Day by day what happens, where and when, and what deserves attention; under the purpose SITUATION."""
+    QueryTension: _aio.UnaryUnaryMultiCallable[_analytics_pb2.QueryTensionRequest, _tension_pb2.QueryTensionResponse]
+    """Where facts gather beyond chance, under the purpose TENSION only."""
 
 class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -116,5 +119,13 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_analytics_pb2.GetAgendaRequest, _abc.Awaitable[_analytics_pb2.GetAgendaResponse]],
     ) -> _abc.Awaitable[_analytics_pb2.GetAgendaResponse]:
         """Day by day what happens, where and when, and what deserves attention; under the purpose SITUATION."""
+
+    @_abc_1.abstractmethod
+    def QueryTension(
+        self,
+        request: _analytics_pb2.QueryTensionRequest,
+        context: _aio.ServicerContext[_analytics_pb2.QueryTensionRequest, _abc.Awaitable[_tension_pb2.QueryTensionResponse]],
+    ) -> _abc.Awaitable[_tension_pb2.QueryTensionResponse]:
+        """Where facts gather beyond chance, under the purpose TENSION only."""
 
 def add_AnalyticsServiceServicer_to_server(servicer: AnalyticsServiceServicer, server: _aio.Server) -> None: ...
