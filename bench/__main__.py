@@ -18,9 +18,9 @@ GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "visible": ingest.visible_rows,
     "ingest-postgres": ingest.postgres_rows,
     "overload": ingest.overload_rows,
-    "map": map_bench.rows,
-    "conflicts": conflicts.rows,
     "tension": tension.rows,
+    "conflicts": conflicts.rows,
+    "map": map_bench.rows,
 }
 
 

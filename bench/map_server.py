@@ -7,21 +7,22 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import uvloop
 from planier.analytics.v1.analytics_pb2 import DESCRIPTOR
 
 from bench.map_data import SOURCES
-from services.analytics.desk import MapDesk
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
 from services.analytics.snapshot import Snapshot
+from services.kernel.clock import SystemClock
 from services.kernel.config import ServiceSettings
 from services.kernel.rpc.call import Call, Invocation
 from services.kernel.rpc.server import Server
+from services.kernel.store.opening import open_store
 from services.kernel.telemetry import Telemetry
-from tests.fixtures.analytics import granted
+from tests.fixtures.analytics import desks, granted
 
 
 class OneReader:
@@ -46,9 +47,8 @@ async def serve(url: str, pki: Path) -> None:
     snapshot = Snapshot(open_for_reading(url))
     await asyncio.to_thread(snapshot.load)
     model = ReadModel(open_for_reading(url), lambda: True)
-    # Only the map is asked.
-    others = (cast("Any", None),) * 3
-    servicer = AnalyticsServicer(model, MapDesk(model, snapshot=snapshot), *others)
+    steps = await asyncio.to_thread(open_store, url, clock=SystemClock())
+    servicer = AnalyticsServicer(model, desks(model, steps), snapshot=snapshot)
     settings = ServiceSettings(
         service="analytics",
         certificate_file=pki / "analytics.pem",

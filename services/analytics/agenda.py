@@ -25,19 +25,23 @@ from services.analytics.conflicts.desk import area_of, describe_look, require_pu
 from services.analytics.conflicts.queries import ConflictQuery, query_conflicts
 from services.analytics.conflicts.register import Register, Steps
 from services.analytics.conflicts.rules import Rules, matches
+from services.analytics.conflicts.standing import windows_of as conflict_windows
 from services.analytics.conflicts.subjects import IDLE, Metres, windows_of
-from services.analytics.conflicts.windows import Window, common
+from services.analytics.conflicts.windows import Window, Windows, common, meets
 from services.analytics.placement import E7, microseconds_of, place
 from services.analytics.queries import MapQuery, permitted, query_map
 from services.analytics.reading import ReadModel
 from services.kernel.clock import Clock, microseconds
-from services.kernel.errors import Problem, Violation, invalid, precondition
+from services.kernel.errors import Violation, invalid, precondition
 from services.kernel.guard.grant import Grant
+from services.kernel.instants import is_instant
 from services.kernel.rpc.call import Call
 from services.kernel.territory import Territory
 
 DEFAULT_DAYS: Final = 30
 MOST_EVENTS: Final = 20_000
+# As instants (kernel/instants.py): local days beyond do not fit a contract's timestamps.
+_FIRST_YEAR, _LAST_YEAR = 2, 9989
 _WORLD: Final = Area(-180 * E7, -90 * E7, 180 * E7, 90 * E7)
 _HISTORIES: Final = (
     "SELECT h.fact_id, v.position, v.recorded_us, v.body FROM fact_history h"
@@ -97,6 +101,8 @@ class AgendaDesk:
 
     def _query_of(self, request: GetAgendaRequest) -> AgendaQuery:
         as_of_us = microseconds_of(request.as_of) if request.HasField("as_of") else None
+        if as_of_us is not None and not is_instant(request.as_of):
+            raise invalid("AS_OF_INVALID", "this is no instant", Violation("as_of", "instant", "must be an instant"))
         now = self._clock.now() if as_of_us is None else request.as_of.ToDatetime(UTC)
         first = _day(request.first_day) if request.first_day else now.astimezone(self._zone).date()
         return AgendaQuery(
@@ -128,13 +134,13 @@ class AgendaDesk:
         for place_, (one, event) in enumerate(coming):
             if query.changed_since_us is None or change_of(one):
                 number[place_] = len(response.entries)
-                entry = self._entry(one, query, event.conflicts)
+                entry = self._entry(one, query, [conflict for conflict, _ in event.conflicts])
                 entry.factors.extend(of_event(place_, events, around))
                 response.entries.append(entry)
         if query.changed_since_us is not None:
             response.entries.extend(self._entry(one, query, ()) for one in gone if change_of(one))
         for day, window in query.days:
-            places = [place_ for place_, event in enumerate(events) if common(event.windows, (window,))]
+            places = [place_ for place_, event in enumerate(events) if meets(event.windows, window)]
             response.days.add(
                 day=day.isoformat(),
                 entries=[number[place_] for place_ in places if place_ in number],
@@ -165,10 +171,7 @@ class AgendaDesk:
 
 def days_of(first: date, count: int, zone: ZoneInfo) -> tuple[tuple[date, Window], ...]:
     """Consecutive days of a zone; the one on which clocks change lasts 23 or 25 hours."""
-    try:
-        days = [first + timedelta(days=number) for number in range(count + 1)]
-    except OverflowError:
-        raise _no_day() from None
+    days = [first + timedelta(days=number) for number in range(count + 1)]
     edges = [microseconds(datetime(day.year, day.month, day.day, tzinfo=zone)) for day in days]
     return tuple(zip(days, pairwise(edges), strict=False))
 
@@ -230,10 +233,11 @@ def _events(
     known: Sequence[Known], conflicts: Sequence[Conflict], span: Window
 ) -> tuple[list[tuple[Known, Event]], list[Known]]:
     """What takes place within the span, by its beginning there; and what does not, or no longer."""
-    resting: dict[str, list[Conflict]] = {}
+    resting: dict[str, list[tuple[Conflict, Windows]]] = {}
     for conflict in conflicts:
+        windows = conflict_windows(conflict)
         for fact in conflict.facts:
-            resting.setdefault(fact.fact_id, []).append(conflict)
+            resting.setdefault(fact.fact_id, []).append((conflict, windows))
     coming, gone = [], []
     for one in known:
         windows = common(windows_of(one.fact), (span,))
@@ -247,15 +251,14 @@ def _events(
 
 
 def _day(text: str) -> date:
+    wrong = Violation("first_day", "date", "must be a day of the calendar, of years 2 to 9989")
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
     except ValueError:
-        raise _no_day() from None
-
-
-def _no_day() -> Problem:
-    wrong = Violation("first_day", "date", "must be a day of the calendar, and not its last")
-    return invalid("DAY_INVALID", "this is no day", wrong)
+        raise invalid("DAY_INVALID", "this is no day", wrong) from None
+    if not _FIRST_YEAR <= day.year <= _LAST_YEAR:
+        raise invalid("DAY_INVALID", "this is no day", wrong)
+    return day
 
 
 def _describe(request: GetAgendaRequest, query: AgendaQuery, call: Call) -> None:

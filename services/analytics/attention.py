@@ -11,10 +11,9 @@ from planier.analytics.v1.conflicts_pb2 import CONFLICT_STATE_RESOLVED, Conflict
 from planier.common.v1 import fact_pb2
 
 from services.analytics.conflicts.crossing import near_pairs
-from services.analytics.conflicts.standing import windows_of
 from services.analytics.conflicts.subjects import Columns, Metres, in_metres
 from services.analytics.conflicts.subjects import windows_of as periods_of
-from services.analytics.conflicts.windows import Window, Windows, common
+from services.analytics.conflicts.windows import Window, Windows, common, meets
 
 SIMULTANEITY_METRES: Final = 500.0
 # A factor names what it counts; not more of them than a person would open.
@@ -23,19 +22,23 @@ MOST_REFERENCES: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One entry of the agenda: its fact, its instants within the span, its conflicts."""
+    """One entry of the agenda: its fact, its instants within the span, its conflicts and their instants."""
 
     fact_id: str
     fact: fact_pb2.Fact
     windows: Windows
-    conflicts: tuple[Conflict, ...] = ()
+    conflicts: tuple[tuple[Conflict, Windows], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What is around the events: pairs (places of two events, their common instants), warnings each event is under."""
+    """What is around the events, each named by its place among them.
+
+    `pairs`: two events and their common instants; by event, `others` of its pairs and the `warnings` that it is under.
+    """
 
     pairs: Sequence[tuple[int, int, Windows]] = ()
+    others: Mapping[int, Sequence[int]] = field(default_factory=dict)
     warnings: Mapping[int, Sequence[tuple[str, Windows]]] = field(default_factory=dict)
 
 
@@ -51,11 +54,13 @@ def surroundings_of(
     always, one = np.zeros(count, dtype=np.int64), np.ones(count, dtype=np.uint64)
     bounds = np.asarray(shapely.bounds(shapes), dtype=np.float64).reshape(count, 4)
     columns = Columns(shapes, bounds, times[:, 0], times[:, 1], always, always + 1, one, one)
-    pairs = []
+    pairs, others = [], dict[int, list[int]]()
     for left, right in zip(*(side.tolist() for side in near_pairs(columns, SIMULTANEITY_METRES)), strict=True):
         windows = common(events[left].windows, events[right].windows)
         if windows:
             pairs.append((min(left, right), max(left, right), windows))
+            others.setdefault(left, []).append(right)
+            others.setdefault(right, []).append(left)
     under: dict[int, list[tuple[str, Windows]]] = {}
     areas = in_metres(metres, [fact for _, fact in warnings])
     for (fact_id, warning), area in zip(warnings, areas, strict=True):
@@ -63,18 +68,18 @@ def surroundings_of(
             windows = common(events[place].windows, periods_of(warning))
             if windows:
                 under.setdefault(place, []).append((fact_id, windows))
-    return Surroundings(sorted(pairs), under)
+    return Surroundings(sorted(pairs), others, under)
 
 
 def of_event(place: int, events: Sequence[Event], around: Surroundings) -> list[pb.AttentionFactor]:
     """The factors of one event; what is not there is not listed."""
     event = events[place]
-    others = {left if right == place else right for left, right, _ in around.pairs if place in (left, right)}
+    others = around.others.get(place, ())
     return _factors(
         [event],
         sorted(events[other].fact_id for other in others),
         len(others),
-        event.conflicts,
+        [conflict for conflict, _ in event.conflicts],
         {fact_id for fact_id, _ in around.warnings.get(place, ())},
     )
 
@@ -83,16 +88,15 @@ def of_day(
     day: Window, places: Sequence[int], events: Sequence[Event], around: Surroundings
 ) -> list[pb.AttentionFactor]:
     """The factors of one day: of the events that take place in it, as far as they do."""
-    span = (day,)
-    pairs = [(left, right) for left, right, windows in around.pairs if common(windows, span)]
+    pairs = [(left, right) for left, right, windows in around.pairs if meets(windows, day)]
     conflicts = {
         conflict.conflict_id: conflict
         for place in places
-        for conflict in events[place].conflicts
-        if common(windows_of(conflict), span)
+        for conflict, windows in events[place].conflicts
+        if meets(windows, day)
     }
     warnings = {
-        fact_id for place in places for fact_id, windows in around.warnings.get(place, ()) if common(windows, span)
+        fact_id for place in places for fact_id, windows in around.warnings.get(place, ()) if meets(windows, day)
     }
     together = sorted({events[place].fact_id for pair in pairs for place in pair})
     return _factors([events[place] for place in places], together, len(pairs), conflicts.values(), warnings)

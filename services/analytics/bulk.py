@@ -68,6 +68,18 @@ def insert(connection: Connection, table: Table, rows: Sequence[tuple[object, ..
     insert_rows(connection, table.name, len(table.columns), rows)
 
 
+def insert_new(connection: Connection, table: Table, rows: Sequence[tuple[object, ...]]) -> None:
+    """As `insert`, of rows whose keys are not there yet; the others are left as they are."""
+    if not rows:
+        return
+    columns = len(table.columns)
+    if connection.dialect.name == "postgresql":
+        sql = f"INSERT INTO {table.name} VALUES ({marks(columns)}) ON CONFLICT DO NOTHING"  # noqa: S608 -- our own names
+        run_many(connection, sql, rows)
+        return
+    insert_rows(connection, table.name, columns, rows, new_only=True)
+
+
 def _copy(connection: Connection, table: Table, names: str, rows: Iterable[tuple[object, ...]]) -> None:
     cursor = connection.connection.cursor()
     types = [_POSTGRES_TYPES[type(column.type)] for column in table.columns]

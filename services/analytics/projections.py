@@ -14,7 +14,7 @@ from planier.common.v1 import fact_pb2
 from planier.ingest.v1 import events_pb2
 from sqlalchemy import Connection, MetaData
 
-from services.analytics.bulk import in_chunks, insert, run, run_many
+from services.analytics.bulk import in_chunks, insert, insert_new, run, run_many
 from services.analytics.companions import Companions
 from services.analytics.conflicts.projection import Crossing, Version
 from services.analytics.conflicts.tables import CrossingTables
@@ -41,12 +41,6 @@ _DROP_BUCKET = (
     " AND NOT EXISTS (SELECT 1 FROM fact_placements~ p WHERE p.bucket = ? AND p.source = ?)"
     " AND NOT EXISTS (SELECT 1 FROM fact_superseded~ s WHERE s.bucket = ? AND s.source = ?)"
 )
-_NEW_NAME = "INSERT INTO fact_names~ (code, text) VALUES (?, ?) ON CONFLICT DO NOTHING"
-_NEW_BUCKET = (
-    "INSERT INTO fact_buckets~ (source, bucket, plain, span_us, west, south, east, north)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-)
-
 _UNPLACE = "DELETE FROM fact_placements~ WHERE bucket = ? AND source = ? AND starts_us = ? AND position = ?"
 _UNPLACE_SUPERSEDED = "DELETE FROM fact_superseded~ WHERE bucket = ? AND source = ? AND starts_us = ? AND position = ?"
 _FORGET_HISTORY = "DELETE FROM fact_history~ WHERE fact_id = ? AND position = ?"
@@ -71,17 +65,17 @@ class FactProjection:
     """Ingest's facts as versions and placements; an erased fact leaves no row, in the past neither."""
 
     name = "facts"
-    version = 3
+    version = 2
 
     def __init__(self, suffix: str = "", crossing: Crossing | None = None) -> None:
         self._tables = Tables(suffix)
-        self._companions = Companions(self._tables.metadata, suffix)
         self._crossing = crossing
         self._crossing_tables = CrossingTables(suffix, self._tables.metadata)
+        self._companions = Companions(self._tables.metadata, suffix)
 
     @property
     def metadata(self) -> MetaData:
-        """The tables of this suffix: companions', and crossing's, which stay empty where no rules are given."""
+        """The tables of this suffix, companions and crossing's included; these stay empty where no rules are given."""
         return self._tables.metadata
 
     def beside(self, suffix: str) -> "FactProjection":
@@ -232,7 +226,7 @@ class _Batch:
         versions = list(self.versions.values())
         self._write_names(connection)
         buckets = sorted({(row[9], row[8]) for row in versions})
-        run_many(connection, sql(_NEW_BUCKET), [(source, *bucket_of(bucket)) for source, bucket in buckets])
+        insert_new(connection, tables.buckets, [(source, *bucket_of(bucket)) for source, bucket in buckets])
         insert(connection, tables.versions, versions)
         # In the order of their keys: neighbours share pages.
         insert(connection, tables.history, sorted((row[1], row[0]) for row in versions))
@@ -257,7 +251,7 @@ class _Batch:
         """Two names of one code (odds of 1 in 100,000 for 300 names) would mix two sources: then it stops."""
         if not self.names:
             return
-        run_many(connection, self.tables.sql(_NEW_NAME), [(code_of(name), name) for name in sorted(self.names)])
+        insert_new(connection, self.tables.names, [(code_of(name), name) for name in sorted(self.names)])
         known = {row[0]: row[1] for row in run(connection, self.tables.sql(_NAMES), ())}
         if any(known[code_of(name)] != name for name in self.names):
             raise RuntimeError("two names share a code: the read model needs a longer hash")

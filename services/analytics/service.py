@@ -1,6 +1,6 @@
 """The gRPC servicer of analytics: request → question → answer, with what was looked at described for the record."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -27,46 +27,68 @@ from planier.analytics.v1.analytics_pb2 import (
 )
 from planier.analytics.v1.tension_pb2 import QueryTensionResponse
 from planier.common.v1.release_pb2 import StorePosition
+from sqlalchemy import Connection
 
-from services.analytics.agenda import AgendaDesk
-from services.analytics.conflicts.desk import ConflictDesk
-from services.analytics.desk import MapDesk
+from services.analytics import asking
+from services.analytics.coverage import CoverageReader
+from services.analytics.desks import Desks
+from services.analytics.packing import pack
 from services.analytics.placement import microseconds_of
-from services.analytics.queries import fact_versions
+from services.analytics.places import ZoneAnswers
+from services.analytics.queries import fact_versions, permitted, query_map
 from services.analytics.reading import ReadModel
-from services.analytics.tension.desk import TensionDesk
-from services.kernel.clock import from_microseconds
+from services.analytics.signal import Signal
+from services.analytics.snapshot import Snapshot
+from services.analytics.suppression import NONE, Minimums
+from services.analytics.watching import Watches, not_asked
+from services.kernel.clock import Clock, SystemClock, from_microseconds, microseconds
 from services.kernel.errors import not_found
+from services.kernel.layers import LayerFolder
 from services.kernel.rpc.call import Call
+from services.kernel.store.base import Position
 
 
 class AnalyticsServicer:
     """Implements planier.analytics.v1.AnalyticsService over the read model."""
 
     def __init__(
-        self, model: ReadModel, map_desk: MapDesk, conflicts: ConflictDesk, agenda: AgendaDesk, tension: TensionDesk
+        self,
+        model: ReadModel,
+        desks: Desks,
+        *,
+        clock: Clock | None = None,
+        minimums: Minimums = NONE,
+        snapshot: Snapshot | None = None,
+        layers: LayerFolder | None = None,
+        signal: Signal | None = None,
+        coverage: CoverageReader | None = None,
+        has: Callable[[Position], Awaitable[bool]] = not_asked,
     ) -> None:
         self._model = model
-        self._map = map_desk
-        self._conflicts = conflicts
-        self._agenda = agenda
-        self._tension = tension
+        self._tension, self._conflicts, self._agenda = desks.tension, desks.conflicts, desks.agenda
+        self._clock = clock or SystemClock()
+        self._minimums = minimums
+        self._snapshot = snapshot
+        self._coverage = coverage or CoverageReader()
+        self._zones = ZoneAnswers(model, self._clock, self._coverage, minimums, snapshot, layers)
+        self._watches = Watches(model, signal or Signal(), has)
 
     async def QueryMap(self, request: QueryMapRequest, call: Call) -> QueryMapResponse:
         """Exact features up to the limit, else exact counts by cell; empty where no asked source is permitted."""
-        return await self._map.query(request, call)
+        now_us = microseconds(self._clock.now())
+        query, grant = asking.map_query(request, now_us), call.granted
+        asking.describe_map(request, query, call)
 
-    async def SearchFacts(self, request: SearchFactsRequest, call: Call) -> SearchFactsResponse:
-        """Facts by words and place, best first."""
-        return await self._map.search(request, call)
+        def answer(connection: Connection) -> QueryMapResponse:
+            response = pack(query_map(connection, grant, query, self._minimums, self._snapshot))
+            sources = permitted(grant, query.sources)
+            covered = self._coverage.read(connection, sources, query.area, now_us, query.as_of_us)
+            response.coverage.CopyFrom(covered)
+            return response
 
-    async def CountByZone(self, request: CountByZoneRequest, call: Call) -> CountByZoneResponse:
-        """Counts by zone of a reference layer."""
-        return await self._map.count(request, call)
-
-    def WatchMap(self, request: WatchMapRequest, call: Call) -> AsyncGenerator[WatchMapResponse, None]:
-        """Changes within an area after a cursor, without end."""
-        return self._map.watch(request, call)
+        call.data_position, response = await self._model.read(answer)
+        call.data.count = response.total
+        return response
 
     async def GetFact(self, request: GetFactRequest, call: Call) -> GetFactResponse:
         """The fact's versions; NOT_FOUND is the same for an unknown fact and for one the caller may not see."""
@@ -96,6 +118,10 @@ class AnalyticsServicer:
             )
         return response
 
+    async def QueryTension(self, request: QueryTensionRequest, call: Call) -> QueryTensionResponse:
+        """Where facts gather beyond chance; no zone is an answer."""
+        return await self._tension.answer(request, call)
+
     async def QueryConflicts(self, request: QueryConflictsRequest, call: Call) -> QueryConflictsResponse:
         """Facts that do not go together, and what people did about it."""
         return await self._conflicts.query(request, call)
@@ -124,9 +150,17 @@ class AnalyticsServicer:
         """Day by day what happens and what deserves attention."""
         return await self._agenda.agenda(request, call)
 
-    async def QueryTension(self, request: QueryTensionRequest, call: Call) -> QueryTensionResponse:
-        """Where facts gather beyond chance; no zone is an answer."""
-        return await self._tension.answer(request, call)
+    async def SearchFacts(self, request: SearchFactsRequest, call: Call) -> SearchFactsResponse:
+        """Facts by words and place, best first."""
+        return await self._zones.search(request, call)
+
+    async def CountByZone(self, request: CountByZoneRequest, call: Call) -> CountByZoneResponse:
+        """Counts by zone of a reference layer."""
+        return await self._zones.count(request, call)
+
+    def WatchMap(self, request: WatchMapRequest, call: Call) -> AsyncGenerator[WatchMapResponse, None]:
+        """Changes within an area after a cursor, without end."""
+        return self._watches.watch(request, call)
 
     async def GetPosition(self, request: GetPositionRequest, call: Call) -> GetPositionResponse:  # noqa: ARG002
         """How far the read model has followed ingest: who has written asks until its position is reached."""

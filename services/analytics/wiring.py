@@ -15,13 +15,10 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from services.analytics.agenda import AgendaDesk
-from services.analytics.conflicts.desk import ConflictDesk
 from services.analytics.conflicts.projection import Crossing
-from services.analytics.conflicts.register import Register
 from services.analytics.conflicts.rules import Rules
 from services.analytics.conflicts.subjects import Metres
-from services.analytics.desk import MapDesk
+from services.analytics.desks import Desks
 from services.analytics.follower import Follower
 from services.analytics.projections import FactProjection
 from services.analytics.queries import minimums_of
@@ -30,7 +27,6 @@ from services.analytics.service import AnalyticsServicer
 from services.analytics.settings import AnalyticsSettings
 from services.analytics.signal import Signal
 from services.analytics.snapshot import Snapshot
-from services.analytics.tension.desk import TensionDesk
 from services.analytics.watching import ingest_has
 from services.kernel.annex import await_signed
 from services.kernel.bus.base import TOPICS
@@ -75,7 +71,10 @@ class Analytics:
     snapshot: Snapshot | None
 
     async def ready(self) -> None:
-        """Returns once annex 1 is the signed one and all that ingest had is applied; raises what ended it before."""
+        """Returns once annex 1 is the signed one and all that ingest had is applied; raises what ended it before.
+
+        Raises AnnexMismatchError: the minimum counts of another annex than the signed one must not be served.
+        """
         await await_signed(AccessServiceStub(self.channels[0]), self.registry)
         told = asyncio.create_task(self.follower.caught_up.wait())
         try:
@@ -124,9 +123,9 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
     follower = Follower(runner, feed_of(ingest, bus, telemetry), telemetry=telemetry, on_applied=signal.give)
     model = ReadModel(open_for_reading(settings.database_url), follower.caught_up.is_set)
     snapshot = Snapshot(open_for_reading(settings.database_url)) if settings.columns_in_memory else None
-    register = Register(steps, ids)
-    map_desk = MapDesk(
+    servicer = AnalyticsServicer(
         model,
+        Desks.over(model, steps, registry=registry, territory=territory, rules=rules, clock=clock, ids=ids),
         clock=clock,
         minimums=minimums_of(registry),
         snapshot=snapshot,
@@ -134,9 +133,6 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
         signal=signal,
         has=functools.partial(ingest_has, IngestServiceStub(ingest)),
     )
-    agenda = AgendaDesk(model, register, rules, territory, clock)
-    tension = TensionDesk(model, registry, territory)
-    servicer = AnalyticsServicer(model, map_desk, ConflictDesk(model, register, rules), agenda, tension)
     checker, recorder = RemoteChecker(access, telemetry), RemoteRecorder(audit, telemetry)
     guard = Guard(
         service=settings.service,
@@ -153,8 +149,10 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
     server = Server(settings=settings, bindings=bindings, guard=guard, telemetry=telemetry)
     remotes = (checker, recorder)
     following = asyncio.create_task(follower.run())
-    parts = (server, guard, follower, model, bus, remotes, (access, audit, ingest))
-    return Analytics(*parts, writer, steps, following, registry, snapshot)
+    channels = (access, audit, ingest)
+    return Analytics(
+        server, guard, follower, model, bus, remotes, channels, writer, steps, following, registry, snapshot
+    )
 
 
 def feed_of(ingest: grpc.aio.Channel, bus: Connection | None, telemetry: Telemetry) -> Feed:

@@ -19,9 +19,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Planier: sha
 
 # The modules that add commands, in the order that --help shows them.
 COMMANDS = (
-    *("status", "login", "map", "agenda", "conflicts", "tension", "fact", "watch", "search", "layer"),
-    *("cortege", "convention", "clearance", "notice", "nominative_list", "engagement", "access"),
-    *("audit", "proofs", "demo"),
+    *("status", "login", "map", "watch", "search", "agenda", "conflicts", "tension", "fact", "layer"),
+    *("cortege", "convention", "clearance", "notice", "nominative_list", "engagement", "access", "audit", "demo"),
 )
 # What the groups with many commands take from elsewhere.
 PARTS = ("acts", "review", "proofs", "audit_replay", "audit_proof", "audit_governance", "audit_report", "audit_export")

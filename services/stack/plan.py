@@ -124,9 +124,9 @@ def _analytics(layout: Layout) -> dict[str, str]:
         "INGEST_ADDRESS": layout.address("ingest"),
         "NATS_URL": f"tls://{layout.address('broker')}",
         "ANNEX_FILE": str(layout.annex),
-        "LAYERS_FOLDER": str(layout.layers),
         "TERRITORY_FILE": str(layout.territory),
         "STEPS_URL": f"sqlite:///{layout.home / 'analytics' / 'steps.db'}",
+        "LAYERS_FOLDER": str(layout.layers),
     }
 
 

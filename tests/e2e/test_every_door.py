@@ -147,14 +147,14 @@ REQUESTS: Mapping[str, Message] = {
     "QueryMap": analytics_pb2.QueryMapRequest(
         consultation=LOOK, box=analytics_pb2.BoundingBox(west=5, south=43, east=6, north=44), period=PERIOD
     ),
+    "QueryTension": analytics_pb2.QueryTensionRequest(
+        consultation=LOOK, box=analytics_pb2.BoundingBox(west=5, south=43, east=6, north=44), period=PERIOD
+    ),
     "WatchMap": analytics_pb2.WatchMapRequest(
         consultation=LOOK, box=analytics_pb2.BoundingBox(west=5, south=43, east=6, north=44)
     ),
     "SearchFacts": analytics_pb2.SearchFactsRequest(consultation=LOOK, words="travaux"),
     "CountByZone": analytics_pb2.CountByZoneRequest(consultation=LOOK, layer="quartiers", period=PERIOD),
-    "QueryTension": analytics_pb2.QueryTensionRequest(
-        consultation=LOOK, box=analytics_pb2.BoundingBox(west=5, south=43, east=6, north=44), period=PERIOD
-    ),
     "GetFact": analytics_pb2.GetFactRequest(consultation=LOOK, fact_id="0" * 32),
     "QueryConflicts": analytics_pb2.QueryConflictsRequest(consultation=LOOK, period=PERIOD),
     "AcknowledgeConflict": conflicts_pb2.AcknowledgeConflictRequest(

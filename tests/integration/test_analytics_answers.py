@@ -14,9 +14,9 @@ from planier.analytics.v1.coverage_pb2 import RHYTHM_SILENT, RHYTHM_UNKNOWN, RHY
 from planier.common.v1 import fact_pb2
 from planier.common.v1.release_pb2 import StorePosition
 
-from services.analytics.desk import MapDesk
 from services.analytics.projections import FactProjection, code_of
 from services.analytics.reading import ReadModel, open_for_reading
+from services.analytics.service import AnalyticsServicer
 from services.analytics.signal import Signal
 from services.analytics.snapshot import Snapshot
 from services.analytics.wiring import open_for_writing
@@ -27,6 +27,7 @@ from services.kernel.layers import LayerFolder, zones_of
 from services.kernel.projection import ProjectionRunner
 from services.kernel.rpc.call import Call, Invocation
 from services.kernel.store.base import GENESIS
+from services.kernel.store.opening import open_store
 from tests.fixtures import analytics as built
 from tests.fixtures.analytics import HOUR_US, NEW_YEAR_US, IngestLog
 
@@ -54,7 +55,7 @@ class StillClock:
 class Desk:
     """A servicer, the log it follows, and the means to move both."""
 
-    servicer: MapDesk
+    servicer: AnalyticsServicer
     log: IngestLog
     runner: ProjectionRunner
     signal: Signal
@@ -75,11 +76,11 @@ class Desk:
         request = pb.QueryMapRequest(box=MARSEILLE, **more)  # type: ignore[arg-type]
         if not request.HasField("period"):
             request.period.CopyFrom(built.period(NEW_YEAR_US, NEW_YEAR_US + 365 * DAY_US))
-        return await self.servicer.query(request, call_of("QueryMap", *sources))
+        return await self.servicer.QueryMap(request, call_of("QueryMap", *sources))
 
     async def search(self, words: str, **more: object) -> pb.SearchFactsResponse:
         request = pb.SearchFactsRequest(words=words, **more)  # type: ignore[arg-type]
-        return await self.servicer.search(request, call_of("SearchFacts", "works", "markets"))
+        return await self.servicer.SearchFacts(request, call_of("SearchFacts", "works", "markets"))
 
 
 @pytest.fixture(params=["sql", "columns"])
@@ -91,11 +92,21 @@ async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     snapshot = Snapshot(open_for_reading(url)) if request.param == "columns" else None
     signal, clock, layers = Signal(), StillClock(), LayerFolder(tmp_path / "layers")
     minimums = {(code_of("offences"), code_of("PERSON_OFFENCE")): 3}
-    servicer = MapDesk(model, clock=clock, minimums=minimums, snapshot=snapshot, layers=layers, signal=signal)
+    steps = open_store(f"sqlite:///{tmp_path}/steps.db", clock=clock)
+    servicer = AnalyticsServicer(
+        model,
+        built.desks(model, steps, clock),
+        clock=clock,
+        minimums=minimums,
+        snapshot=snapshot,
+        layers=layers,
+        signal=signal,
+    )
     yield Desk(servicer, IngestLog(), runner, signal, clock, layers)
     model.close()
     if snapshot is not None:
         snapshot.close()
+    steps.close()
     writer.dispose()
 
 
@@ -147,7 +158,7 @@ async def test_every_answer_says_which_sources_have_fallen_silent(desk: Desk) ->
     desk.clock.now_us += 3 * DAY_US
     west = pb.BoundingBox(west=5.36, south=43.29, east=5.38, north=43.31)
     request = pb.QueryMapRequest(box=west, period=built.period(NEW_YEAR_US, NEW_YEAR_US + DAY_US))
-    covered = (await desk.servicer.query(request, call_of("QueryMap", *sources))).coverage.sources
+    covered = (await desk.servicer.QueryMap(request, call_of("QueryMap", *sources))).coverage.sources
     assert [one.rhythm for one in covered] == [RHYTHM_UNKNOWN, RHYTHM_UNKNOWN, RHYTHM_SILENT]
     # The market is heard of, but not from here; of offences nothing ever was.
     assert [one.HasField("last_recorded") for one in covered] == [True, False, True]
@@ -179,9 +190,9 @@ async def test_the_record_of_a_search_holds_words_of_titles_and_no_others(desk: 
     desk.log.declare(built.fact("a", title="Travaux rue Paradis"))
     desk.apply()
     call = call_of("SearchFacts", "works")
-    await desk.servicer.search(pb.SearchFactsRequest(words="travaux dupont"), call)
+    await desk.servicer.SearchFacts(pb.SearchFactsRequest(words="travaux dupont"), call)
     assert "dupont" not in str(call.data)
-    await desk.servicer.search(pb.SearchFactsRequest(words="travau"), call)
+    await desk.servicer.SearchFacts(pb.SearchFactsRequest(words="travau"), call)
     assert call.data.filters["words"] == "travaux"
 
 
@@ -212,20 +223,20 @@ async def test_a_place_is_a_zone_of_a_layer_and_counts_are_by_zone(desk: Desk) -
     with pytest.raises(Problem, match="PLACE_UNKNOWN"):
         await desk.search("chantier", place="Endoume")
     request = pb.CountByZoneRequest(layer="quartiers", period=built.period(NEW_YEAR_US, NEW_YEAR_US + DAY_US))
-    counted = await desk.servicer.count(request, call_of("CountByZone", "works"))
+    counted = await desk.servicer.CountByZone(request, call_of("CountByZone", "works"))
     assert [(zone.code, zone.count) for zone in counted.zones] == [("1", 2), ("2", 1)]
     # The fourth lies beyond the layer's box.
     assert (counted.outside, counted.total) == (0, 3)
     request.as_of.FromMicroseconds(NEW_YEAR_US - 1)
     with pytest.raises(Problem, match="LAYER_UNKNOWN"):
-        await desk.servicer.count(request, call_of("CountByZone", "works"))
+        await desk.servicer.CountByZone(request, call_of("CountByZone", "works"))
 
 
 async def test_a_watch_begins_at_its_cursor_and_tells_every_change_as_it_comes(desk: Desk) -> None:
     key = desk.log.declare(built.fact("a"))
     desk.apply()
     request = pb.WatchMapRequest(box=MARSEILLE)
-    stream = desk.servicer.watch(request, call_of("WatchMap", "works"))
+    stream = desk.servicer.WatchMap(request, call_of("WatchMap", "works"))
     begun = await anext(stream)
     assert (begun.cursor.position, list(begun.changes)) == (1, [])
     coming = asyncio.ensure_future(anext(stream))
@@ -256,7 +267,7 @@ async def test_a_cursor_that_the_store_never_had_is_refused(desk: Desk) -> None:
     ):
         request = pb.WatchMapRequest(box=MARSEILLE, cursor=cursor)
         with pytest.raises(Problem, match="CURSOR_DIVERGED") as refused:
-            await anext(desk.servicer.watch(request, call_of("WatchMap", "works")))
+            await anext(desk.servicer.WatchMap(request, call_of("WatchMap", "works")))
         assert refused.value.code is grpc.StatusCode.FAILED_PRECONDITION
 
 

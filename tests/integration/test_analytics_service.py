@@ -8,27 +8,19 @@ import pytest
 from planier.analytics.v1 import analytics_pb2 as pb
 from planier.common.v1 import fact_pb2
 
-from services.analytics.agenda import AgendaDesk
-from services.analytics.conflicts.desk import ConflictDesk
-from services.analytics.conflicts.register import Register
-from services.analytics.conflicts.rules import Rules
-from services.analytics.desk import MapDesk
 from services.analytics.projections import FactProjection
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
-from services.analytics.tension.desk import TensionDesk
 from services.analytics.wiring import open_for_writing
-from services.kernel.clock import RandomIds, SystemClock
+from services.kernel.clock import SystemClock
 from services.kernel.errors import Problem
 from services.kernel.guard.options import methods_of
 from services.kernel.projection import ProjectionRunner
 from services.kernel.rpc.call import Call, Invocation
 from services.kernel.store.base import GENESIS
 from services.kernel.store.opening import open_store
-from services.kernel.territory import Territory
 from tests.fixtures import analytics as built
 from tests.fixtures.analytics import HOUR_US, NEW_YEAR_US, IngestLog
-from tests.fixtures.ingest import MARSEILLE, REGISTRY
 
 TERRITORY = Path("deploy/territory/marseille.json")
 METHODS = {method.name: method for method in methods_of(pb.DESCRIPTOR.services_by_name["AnalyticsService"])}
@@ -58,11 +50,7 @@ async def servicer(log: IngestLog, tmp_path: Path) -> AsyncIterator[AnalyticsSer
     ProjectionRunner(writer, FactProjection()).advance(log.store_id, GENESIS, log.events, log.head().digest)
     model = ReadModel(open_for_reading(url), lambda: True)
     store = open_store(f"sqlite:///{tmp_path}/steps.db", clock=SystemClock())
-    register, rules = Register(store, RandomIds()), Rules.load()
-    agenda = AgendaDesk(model, register, rules, Territory.load(TERRITORY), SystemClock())
-    yield AnalyticsServicer(
-        model, MapDesk(model), ConflictDesk(model, register, rules), agenda, TensionDesk(model, REGISTRY, MARSEILLE)
-    )
+    yield AnalyticsServicer(model, built.desks(model, store))
     model.close()
     store.close()
     writer.dispose()

@@ -7,24 +7,20 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from planier.analytics.v1 import agenda_pb2, conflicts_pb2
 from planier.analytics.v1 import analytics_pb2 as pb
 from planier.common.v1 import fact_pb2
 from planier.common.v1.release_pb2 import PURPOSE_CROSSING, PURPOSE_SITUATION, Purpose
 
-from services.analytics.agenda import AgendaDesk
-from services.analytics.conflicts.desk import ConflictDesk
 from services.analytics.conflicts.projection import Crossing
-from services.analytics.conflicts.register import Register
 from services.analytics.conflicts.rules import Rules
 from services.analytics.conflicts.subjects import Metres
-from services.analytics.desk import MapDesk
 from services.analytics.projections import FactProjection
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
-from services.analytics.tension.desk import TensionDesk
 from services.analytics.wiring import open_for_writing
-from services.kernel.clock import RandomIds, from_microseconds
+from services.kernel.clock import from_microseconds
 from services.kernel.errors import Problem
 from services.kernel.guard.options import methods_of
 from services.kernel.projection import ProjectionRunner
@@ -35,7 +31,6 @@ from services.kernel.store.sql import SqlEventStore
 from services.kernel.territory import Territory
 from tests.fixtures import analytics as built
 from tests.fixtures.analytics import HOUR_US, NEW_YEAR_US, IngestLog
-from tests.fixtures.ingest import REGISTRY
 from tests.fixtures.store import HandClock
 
 METHODS = {method.name: method for method in methods_of(pb.DESCRIPTOR.services_by_name["AnalyticsService"])}
@@ -132,10 +127,7 @@ async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     clock = HandClock(from_microseconds(NEW_YEAR_US))
     store = open_store(steps_url, clock=clock)
     model = ReadModel(open_for_reading(url), lambda: True)
-    register = Register(store, RandomIds())
-    agenda = AgendaDesk(model, register, rules, territory, clock)
-    conflicts, tension = ConflictDesk(model, register, rules), TensionDesk(model, REGISTRY, territory)
-    servicer = AnalyticsServicer(model, MapDesk(model), conflicts, agenda, tension)
+    servicer = AnalyticsServicer(model, built.desks(model, store, clock))
     yield Desk(servicer, runner, store, clock, IngestLog())
     model.close()
     store.close()
@@ -344,10 +336,11 @@ async def test_the_agenda_shows_day_by_day_what_happens_and_why_to_look_twice(de
     (only,) = partly.entries
     assert (only.kind, list(only.conflict_ids)) == ("PROTEST_MARCH", [])
     assert attention(only.factors) == {"ATTENDANCE": (800, 1200)}
-    with pytest.raises(Problem, match="DAY_INVALID"):
-        await desk.agenda(first_day="2026-02-30")
-    with pytest.raises(Problem, match="DAY_INVALID"):
-        await desk.agenda(first_day="9999-12-31")
+    for day in ("2026-02-30", "9999-12-31", "0001-01-01"):
+        with pytest.raises(Problem, match="DAY_INVALID"):
+            await desk.agenda(first_day=day)
+    with pytest.raises(Problem, match="AS_OF_INVALID"):
+        await desk.agenda(as_of=Timestamp(seconds=2**60))
 
 
 async def test_the_agenda_is_the_coming_thirty_local_days_by_default(desk: Desk) -> None:

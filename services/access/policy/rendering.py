@@ -75,6 +75,7 @@ _WORDS: Mapping[str, str] = {
     "CITY_USER": "utilisateur de la Ville",
     "CLEARANCE": "habilitation",
     "COORDINATOR": "coordonnateur",
+    "CROSSING": "croisement",
     "DATA_PROTECTION_OFFICER": "délégué à la protection des données",
     "DECLARANT": "système déclarant",
     "GRANTING_AUTHORITY": "autorité d'habilitation (DGA Sécurité)",

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from planier.analytics.v1 import conflicts_pb2 as pb
 from planier.common.v1 import fact_pb2
 
@@ -10,7 +9,7 @@ from services.analytics.conflicts.crossing import near_pairs
 from services.analytics.conflicts.detection import Detector, Found, fingerprint, set_windows
 from services.analytics.conflicts.rules import Rules
 from services.analytics.conflicts.standing import lacking, windows_of
-from services.analytics.conflicts.subjects import FOREVER, Metres, Subject, columns_of, in_metres, sides_of
+from services.analytics.conflicts.subjects import FOREVER, Metres, Subject, columns_of, in_metres, is_placed, sides_of
 from services.analytics.conflicts.subjects import windows_of as periods_of
 
 
@@ -49,6 +48,6 @@ def _subjects(facts: Sequence[tuple[bytes, fact_pb2.Fact]], rules: Rules, metres
     subjects = []
     for position, ((fact_id, fact), shape) in enumerate(zip(facts, shapes, strict=True), 1):
         left, right = sides_of(rules, fact)
-        if left | right and np.isfinite(shape.bounds).all():
+        if left | right and is_placed(shape):
             subjects.append(Subject(fact_id, position, 0, FOREVER, fact, shape, periods_of(fact), left, right))
     return subjects

@@ -26,6 +26,7 @@ from services.analytics.conflicts.subjects import (
     Subject,
     columns_of,
     in_metres,
+    is_placed,
     sides_of,
     windows_of,
 )
@@ -129,7 +130,7 @@ class Crossing:
         for place, (version, fact) in enumerate(zip(ordered, facts, strict=True)):
             shape = shapes.get(place, _NOWHERE)
             # What cannot be projected is nowhere near anything.
-            left, right = sides[place] if np.isfinite(shape.bounds).all() else (0, 0)
+            left, right = sides[place] if is_placed(shape) else (0, 0)
             span = version.recorded_us, until.get(version.position, FOREVER)
             windows = windows_of(fact)
             subjects.append(Subject(version.fact_id, version.position, *span, fact, shape, windows, left, right))

@@ -18,6 +18,7 @@ from services.analytics.conflicts.register import Steps
 from services.analytics.conflicts.rules import Rule, Rules
 from services.analytics.conflicts.standing import add_standing, first_lacking, lacking, windows_of
 from services.analytics.conflicts.subjects import FOREVER
+from services.analytics.conflicts.windows import meets
 from services.analytics.placement import shape_of
 from services.kernel.guard.grant import Grant
 
@@ -60,7 +61,7 @@ def query_conflicts(
     sql = _PERIOD + " AND rule IN (" + marks(len(permitted)) + ")"
     rows = run(connection, sql, (query.starts_us, query.ends_us, known, known, *permitted))
     found = _completed(connection, rules, grant, rows, known)
-    found = [one for one in found if _meets(one, query)]
+    found = [one for one in found if meets(windows_of(one), (query.starts_us, query.ends_us))]
     if query.area is not None and found:
         inside = query.area.meets_shapes([shape_of(one.overlap) for one in found])
         found = [one for one, is_in in zip(found, inside, strict=True) if is_in]
@@ -143,7 +144,3 @@ def _lacking(connection: Connection, rows: Sequence[Row], known: int) -> Iterato
         conflict.detected_at.FromMicroseconds(detected_us)
         conflict.fingerprint = fingerprint(conflict)
         yield conflict
-
-
-def _meets(conflict: pb.Conflict, query: ConflictQuery) -> bool:
-    return any(start < query.ends_us and end > query.starts_us for start, end in windows_of(conflict))

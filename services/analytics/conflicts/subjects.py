@@ -20,6 +20,8 @@ FOREVER: Final = 2**63 - 1
 # What does not take place collides with nothing.
 IDLE: Final = frozenset((fact_pb2.FACT_STATUS_CANCELLED, fact_pb2.FACT_STATUS_PROHIBITED))
 _WGS84: Final = 4326
+# Metres from a projection's origin beyond which it means nothing; not a number is not below it.
+_FARTHEST: Final = 1e8
 
 
 class Metres:
@@ -100,6 +102,11 @@ def windows_of(fact: fact_pb2.Fact) -> Windows:
 def in_metres(metres: Metres, facts: Sequence[fact_pb2.Fact]) -> npt.NDArray[np.object_]:
     """The shapes of facts, in metres."""
     return metres.shapes([shape_of(fact.geometry) for fact in facts])
+
+
+def is_placed(shape: BaseGeometry) -> bool:
+    """Whether a shape in metres is somewhere that the projection knows."""
+    return all(abs(edge) < _FARTHEST for edge in shape.bounds)
 
 
 def columns_of(subjects: Sequence[Subject]) -> Columns:

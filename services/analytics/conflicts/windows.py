@@ -36,6 +36,11 @@ def common(one: Windows, other: Windows) -> Windows:
     return tuple(found)
 
 
+def meets(windows: Windows, span: Window) -> bool:
+    """Whether some instant is in a window and in the span."""
+    return any(start < span[1] and end > span[0] for start, end in windows)
+
+
 def without(windows: Windows, taken: Windows) -> Windows:
     """The instants of the first that are not in the second."""
     found = []

@@ -105,8 +105,10 @@ def scrub(engine: Engine, patience_ms: int) -> bool:
     return not busy
 
 
-def insert_rows(connection: Connection, table: str, columns: int, rows: Sequence[Sequence[object]]) -> None:
-    """Inserts whole rows into a table of SQLite, columns in its order, many a statement.
+def insert_rows(
+    connection: Connection, table: str, columns: int, rows: Sequence[Sequence[object]], *, new_only: bool = False
+) -> None:
+    """Inserts whole rows into a table of SQLite, columns in its order, many a statement; `new_only`: unless there.
 
     The driver gives the interpreter's lock away at each step of a statement, and a busy thread keeps it for
     milliseconds: with executemany, one step a row, a writing thread stood still beside a busy event loop. By its own
@@ -117,7 +119,8 @@ def insert_rows(connection: Connection, table: str, columns: int, rows: Sequence
     try:
         for start in range(0, len(rows), size):
             some = rows[start : start + size]
-            cursor.execute(_statement(table, columns, len(some)), tuple(chain.from_iterable(some)))
+            statement = _statement(table, columns, len(some), new_only=new_only)
+            cursor.execute(statement, tuple(chain.from_iterable(some)))
     except sqlite3.Error as error:
         raise DBAPIError.instance(
             f"INSERT INTO {table}", None, error, sqlite3.Error, hide_parameters=True, dialect=connection.dialect
@@ -127,9 +130,10 @@ def insert_rows(connection: Connection, table: str, columns: int, rows: Sequence
 
 
 @lru_cache(maxsize=256)
-def _statement(table: str, columns: int, rows: int) -> str:
+def _statement(table: str, columns: int, rows: int, *, new_only: bool) -> str:
     row = f"({', '.join('?' * columns)})"
-    return f"INSERT INTO {table} VALUES {', '.join([row] * rows)}"  # noqa: S608 -- our own names
+    there = " ON CONFLICT DO NOTHING" if new_only else ""
+    return f"INSERT INTO {table} VALUES {', '.join([row] * rows)}{there}"  # noqa: S608 -- our own names
 
 
 def lock_schema(connection: Connection) -> None:

@@ -913,6 +913,83 @@ class GetPositionResponse(_message.Message):
 Global___GetPositionResponse: _TypeAlias = GetPositionResponse  # noqa: Y015
 
 @_typing.final
+class QueryTensionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSULTATION_FIELD_NUMBER: _builtins.int
+    BOX_FIELD_NUMBER: _builtins.int
+    POLYGON_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    RESOLUTION_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    BY_LAYER_FIELD_NUMBER: _builtins.int
+    PERMUTATIONS_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    step: _tension_pb2.TensionStep.ValueType
+    resolution: _builtins.int
+    """Of the H3 cells; 0 means 9."""
+    by_layer: _builtins.bool
+    """The layer's polygons are the units, instead of cells."""
+    permutations: _builtins.int
+    """0 means 999."""
+    method: _builtins.bool
+    """Adds what local Moran and the space-time scan say."""
+    @_builtins.property
+    def consultation(self) -> _release_pb2.Consultation: ...
+    @_builtins.property
+    def box(self) -> Global___BoundingBox: ...
+    @_builtins.property
+    def polygon(self) -> _fact_pb2.Polygon: ...
+    @_builtins.property
+    def period(self) -> _fact_pb2.Period:
+        """A fact is counted once, where its representative point is, in the step in which it begins."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty means all that feed tension and that the caller may see."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """What was known at that instant; absent means now."""
+
+    @_builtins.property
+    def layer(self) -> _containers.RepeatedCompositeFieldContainer[_tension_pb2.TensionUnit]:
+        """A layer such as the quartiers: one more support that a zone should be found by."""
+
+    def __init__(
+        self,
+        *,
+        consultation: _release_pb2.Consultation | None = ...,
+        box: Global___BoundingBox | None = ...,
+        polygon: _fact_pb2.Polygon | None = ...,
+        period: _fact_pb2.Period | None = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
+        step: _tension_pb2.TensionStep.ValueType = ...,
+        resolution: _builtins.int = ...,
+        layer: _abc.Iterable[_tension_pb2.TensionUnit] | None = ...,
+        by_layer: _builtins.bool = ...,
+        permutations: _builtins.int = ...,
+        method: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "consultation", b"consultation", "period", b"period", "polygon", b"polygon"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "by_layer", b"by_layer", "consultation", b"consultation", "kinds", b"kinds", "layer", b"layer", "method", b"method", "period", b"period", "permutations", b"permutations", "polygon", b"polygon", "resolution", b"resolution", "sources", b"sources", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_area: _TypeAlias = _typing.Literal["box", "polygon"]  # noqa: Y015
+    _WhichOneofArgType_area: _TypeAlias = _typing.Literal["area", b"area"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_area) -> _WhichOneofReturnType_area | None: ...
+
+Global___QueryTensionRequest: _TypeAlias = QueryTensionRequest  # noqa: Y015
+
+@_typing.final
 class QueryConflictsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1095,80 +1172,3 @@ class GetAgendaResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetAgendaResponse: _TypeAlias = GetAgendaResponse  # noqa: Y015
-
-@_typing.final
-class QueryTensionRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CONSULTATION_FIELD_NUMBER: _builtins.int
-    BOX_FIELD_NUMBER: _builtins.int
-    POLYGON_FIELD_NUMBER: _builtins.int
-    PERIOD_FIELD_NUMBER: _builtins.int
-    SOURCES_FIELD_NUMBER: _builtins.int
-    KINDS_FIELD_NUMBER: _builtins.int
-    AS_OF_FIELD_NUMBER: _builtins.int
-    STEP_FIELD_NUMBER: _builtins.int
-    RESOLUTION_FIELD_NUMBER: _builtins.int
-    LAYER_FIELD_NUMBER: _builtins.int
-    BY_LAYER_FIELD_NUMBER: _builtins.int
-    PERMUTATIONS_FIELD_NUMBER: _builtins.int
-    METHOD_FIELD_NUMBER: _builtins.int
-    step: _tension_pb2.TensionStep.ValueType
-    resolution: _builtins.int
-    """Of the H3 cells; 0 means 9."""
-    by_layer: _builtins.bool
-    """The layer's polygons are the units, instead of cells."""
-    permutations: _builtins.int
-    """0 means 999."""
-    method: _builtins.bool
-    """Adds what local Moran and the space-time scan say."""
-    @_builtins.property
-    def consultation(self) -> _release_pb2.Consultation: ...
-    @_builtins.property
-    def box(self) -> Global___BoundingBox: ...
-    @_builtins.property
-    def polygon(self) -> _fact_pb2.Polygon: ...
-    @_builtins.property
-    def period(self) -> _fact_pb2.Period:
-        """A fact is counted once, where its representative point is, in the step in which it begins."""
-
-    @_builtins.property
-    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Empty means all that feed tension and that the caller may see."""
-
-    @_builtins.property
-    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    @_builtins.property
-    def as_of(self) -> _timestamp_pb2.Timestamp:
-        """What was known at that instant; absent means now."""
-
-    @_builtins.property
-    def layer(self) -> _containers.RepeatedCompositeFieldContainer[_tension_pb2.TensionUnit]:
-        """A layer such as the quartiers: one more support that a zone should be found by."""
-
-    def __init__(
-        self,
-        *,
-        consultation: _release_pb2.Consultation | None = ...,
-        box: Global___BoundingBox | None = ...,
-        polygon: _fact_pb2.Polygon | None = ...,
-        period: _fact_pb2.Period | None = ...,
-        sources: _abc.Iterable[_builtins.str] | None = ...,
-        kinds: _abc.Iterable[_builtins.str] | None = ...,
-        as_of: _timestamp_pb2.Timestamp | None = ...,
-        step: _tension_pb2.TensionStep.ValueType = ...,
-        resolution: _builtins.int = ...,
-        layer: _abc.Iterable[_tension_pb2.TensionUnit] | None = ...,
-        by_layer: _builtins.bool = ...,
-        permutations: _builtins.int = ...,
-        method: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "consultation", b"consultation", "period", b"period", "polygon", b"polygon"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "by_layer", b"by_layer", "consultation", b"consultation", "kinds", b"kinds", "layer", b"layer", "method", b"method", "period", b"period", "permutations", b"permutations", "polygon", b"polygon", "resolution", b"resolution", "sources", b"sources", "step", b"step"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_area: _TypeAlias = _typing.Literal["box", "polygon"]  # noqa: Y015
-    _WhichOneofArgType_area: _TypeAlias = _typing.Literal["area", b"area"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_area) -> _WhichOneofReturnType_area | None: ...
-
-Global___QueryTensionRequest: _TypeAlias = QueryTensionRequest  # noqa: Y015

@@ -66,6 +66,11 @@ class AnalyticsServiceStub:
                 request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionRequest.SerializeToString,
                 response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionResponse.FromString,
                 _registered_method=True)
+        self.QueryTension = channel.unary_unary(
+                '/planier.analytics.v1.AnalyticsService/QueryTension',
+                request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryTensionRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_tension__pb2.QueryTensionResponse.FromString,
+                _registered_method=True)
         self.QueryConflicts = channel.unary_unary(
                 '/planier.analytics.v1.AnalyticsService/QueryConflicts',
                 request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryConflictsRequest.SerializeToString,
@@ -85,11 +90,6 @@ class AnalyticsServiceStub:
                 '/planier.analytics.v1.AnalyticsService/GetAgenda',
                 request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaRequest.SerializeToString,
                 response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaResponse.FromString,
-                _registered_method=True)
-        self.QueryTension = channel.unary_unary(
-                '/planier.analytics.v1.AnalyticsService/QueryTension',
-                request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryTensionRequest.SerializeToString,
-                response_deserializer=planier_dot_analytics_dot_v1_dot_tension__pb2.QueryTensionResponse.FromString,
                 _registered_method=True)
 
 
@@ -138,6 +138,13 @@ class AnalyticsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def QueryTension(self, request, context):
+        """Where facts gather beyond chance, under the purpose TENSION only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def QueryConflicts(self, request, context):
         """Facts that do not go together, with what people did about it; under the purpose CROSSING.
         """
@@ -161,13 +168,6 @@ class AnalyticsServiceServicer:
 
     def GetAgenda(self, request, context):
         """Day by day what happens, where and when, and what deserves attention; under the purpose SITUATION.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def QueryTension(self, request, context):
-        """Where facts gather beyond chance, under the purpose TENSION only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,6 +206,11 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
                     request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionRequest.FromString,
                     response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionResponse.SerializeToString,
             ),
+            'QueryTension': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryTension,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryTensionRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_tension__pb2.QueryTensionResponse.SerializeToString,
+            ),
             'QueryConflicts': grpc.unary_unary_rpc_method_handler(
                     servicer.QueryConflicts,
                     request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryConflictsRequest.FromString,
@@ -225,11 +230,6 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
                     servicer.GetAgenda,
                     request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaRequest.FromString,
                     response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaResponse.SerializeToString,
-            ),
-            'QueryTension': grpc.unary_unary_rpc_method_handler(
-                    servicer.QueryTension,
-                    request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryTensionRequest.FromString,
-                    response_serializer=planier_dot_analytics_dot_v1_dot_tension__pb2.QueryTensionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -405,6 +405,33 @@ class AnalyticsService:
             _registered_method=True)
 
     @staticmethod
+    def QueryTension(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/QueryTension',
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryTensionRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_tension__pb2.QueryTensionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def QueryConflicts(request,
             target,
             options=(),
@@ -502,33 +529,6 @@ class AnalyticsService:
             '/planier.analytics.v1.AnalyticsService/GetAgenda',
             planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaRequest.SerializeToString,
             planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def QueryTension(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/planier.analytics.v1.AnalyticsService/QueryTension',
-            planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryTensionRequest.SerializeToString,
-            planier_dot_analytics_dot_v1_dot_tension__pb2.QueryTensionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,6 +28,8 @@ class AnalyticsServiceStub:
     """One fact with its history."""
     GetPosition: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetPositionRequest, _analytics_pb2.GetPositionResponse]
     """How far the read model has followed ingest; hashes only."""
+    QueryTension: _aio.UnaryUnaryMultiCallable[_analytics_pb2.QueryTensionRequest, _tension_pb2.QueryTensionResponse]
+    """Where facts gather beyond chance, under the purpose TENSION only."""
     QueryConflicts: _aio.UnaryUnaryMultiCallable[_analytics_pb2.QueryConflictsRequest, _analytics_pb2.QueryConflictsResponse]
     """Facts that do not go together, with what people did about it; under the purpose CROSSING."""
     AcknowledgeConflict: _aio.UnaryUnaryMultiCallable[_conflicts_pb2.AcknowledgeConflictRequest, _conflicts_pb2.AcknowledgeConflictResponse]
@@ -36,8 +38,6 @@ class AnalyticsServiceStub:
     """A person says which measure resolves a conflict."""
     GetAgenda: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetAgendaRequest, _analytics_pb2.GetAgendaResponse]
     """Day by day what happens, where and when, and what deserves attention; under the purpose SITUATION."""
-    QueryTension: _aio.UnaryUnaryMultiCallable[_analytics_pb2.QueryTensionRequest, _tension_pb2.QueryTensionResponse]
-    """Where facts gather beyond chance, under the purpose TENSION only."""
 
 class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -89,6 +89,14 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         """How far the read model has followed ingest; hashes only."""
 
     @_abc_1.abstractmethod
+    def QueryTension(
+        self,
+        request: _analytics_pb2.QueryTensionRequest,
+        context: _aio.ServicerContext[_analytics_pb2.QueryTensionRequest, _abc.Awaitable[_tension_pb2.QueryTensionResponse]],
+    ) -> _abc.Awaitable[_tension_pb2.QueryTensionResponse]:
+        """Where facts gather beyond chance, under the purpose TENSION only."""
+
+    @_abc_1.abstractmethod
     def QueryConflicts(
         self,
         request: _analytics_pb2.QueryConflictsRequest,
@@ -119,13 +127,5 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_analytics_pb2.GetAgendaRequest, _abc.Awaitable[_analytics_pb2.GetAgendaResponse]],
     ) -> _abc.Awaitable[_analytics_pb2.GetAgendaResponse]:
         """Day by day what happens, where and when, and what deserves attention; under the purpose SITUATION."""
-
-    @_abc_1.abstractmethod
-    def QueryTension(
-        self,
-        request: _analytics_pb2.QueryTensionRequest,
-        context: _aio.ServicerContext[_analytics_pb2.QueryTensionRequest, _abc.Awaitable[_tension_pb2.QueryTensionResponse]],
-    ) -> _abc.Awaitable[_tension_pb2.QueryTensionResponse]:
-        """Where facts gather beyond chance, under the purpose TENSION only."""
 
 def add_AnalyticsServiceServicer_to_server(servicer: AnalyticsServiceServicer, server: _aio.Server) -> None: ...
