@@ -1,7 +1,6 @@
 """`planier conflicts FILE`: rules over any GeoJSON, without a system; perimeters that a real authority gave out."""
 
 import json
-import os
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -15,9 +14,8 @@ from typer.testing import CliRunner
 
 from services.cli import conflicts  # noqa: F401 -- adds its commands to the app
 from services.cli.app import app
-from services.stack.layout import ROOT
+from tests.fixtures.outside import PERIMETERS
 
-DATA = Path(os.environ.get("PLANIER_TEST_DATA", ROOT.parent / "shared" / "data")) / "jop2024-perimetres.geojson"
 LAMBERT93 = Transformer.from_crs(4326, 2154, always_xy=True)
 
 
@@ -28,10 +26,11 @@ def run(*arguments: str) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.skipif(not DATA.is_file(), reason=f"{DATA.name} is other people's data and is not here")
+@pytest.mark.skipif(not PERIMETERS.is_file(), reason=f"{PERIMETERS.name} is other people's data and is not here")
 def test_perimeters_that_overlap_in_space_and_time_are_all_found_and_no_others() -> None:
-    found = run(str(DATA), "--mapping", "deploy/mappings/jop2024.yaml", "--territory", "deploy/territory/paris.json")
-    features = json.loads(DATA.read_bytes())["features"]
+    mapping, territory = "deploy/mappings/jop2024.yaml", "deploy/territory/paris.json"
+    found = run(str(PERIMETERS), "--mapping", mapping, "--territory", territory)
+    features = json.loads(PERIMETERS.read_bytes())["features"]
     closed = [f for f in features if f["geometry"] and f["properties"]["TYPE_PERI"] in ("Rouge", "Bleu")]
     shapes = [shapely.make_valid(shapely.transform(shapely.force_2d(shape(f["geometry"])), projected)) for f in closed]
     hours = [

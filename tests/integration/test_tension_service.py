@@ -28,6 +28,7 @@ from services.kernel.store.base import GENESIS
 from services.kernel.territory import Territory
 from tests.fixtures import analytics as built
 from tests.fixtures.analytics import HOUR_US, NEW_YEAR_US, IngestLog
+from tests.fixtures.outside import QUARTIERS
 from tests.fixtures.tension import REGISTRY, ROOT, disk
 
 MARSEILLE = Territory.load(ROOT / "deploy" / "territory" / "marseille.json")
@@ -272,10 +273,9 @@ async def test_postgresql_gives_the_same_answer(open_desk: Open, desk: TensionDe
 
 
 async def test_the_quartiers_of_marseille_as_units(open_desk: Open, tmp_path: Path) -> None:
-    path = ROOT.parent.parent / "shared" / "data" / "quartiers-marseille.geojson"
-    if not path.exists():
+    if not QUARTIERS.exists():
         pytest.skip("the quartiers are not beside the checkout")
-    layer = read_layer(path, "nom")
+    layer = read_layer(QUARTIERS, "nom")
     assert len(layer) == 111
     desk = open_desk(f"sqlite:///{tmp_path}/analytics.db", log_of(city() * 2))
     answer = await desk.answer(request(layer=layer, by_layer=True), call(*SOURCES))

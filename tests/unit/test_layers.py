@@ -10,9 +10,8 @@ import pytest
 
 from services.analytics.zones import OUTSIDE, ZoneFinder
 from services.kernel.layers import Layer, LayerError, LayerFolder, read_geojson, zones_of
-from services.stack.layout import ROOT
+from tests.fixtures.outside import QUARTIERS
 
-QUARTIERS = ROOT.parents[1] / "shared" / "data" / "quartiers-marseille.geojson"
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
 
