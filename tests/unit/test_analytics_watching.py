@@ -38,7 +38,7 @@ class Ingest:
         self.call = Reading(failure)
         self.asked: list[ReadEventsRequest] = []
 
-    def ReadEvents(self, request: ReadEventsRequest, timeout: float) -> Reading:
+    def ReadEvents(self, request: ReadEventsRequest, timeout: float) -> Reading:  # noqa: ARG002 -- the shape of a stub
         self.asked.append(request)
         return self.call
 
