@@ -76,7 +76,8 @@ async def _online(under: str, limit: int, motive: str, person: str) -> list[pb.R
         async for answer in answers:
             if answer.HasField("release"):
                 receipts.keep(answer)
-            records += [entry.record for entry in answer.entries if entry.HasField("record")]
+            # Who stands behind a pseudonym decides nothing here: each party's auditor makes its own decisions again.
+            records += [entry.record for entry in answer.entries if entry.HasField("record") and not entry.masked]
         for first in range(0, len(records), BATCH):
             request = pb.RecheckRequest(
                 consultation=session.consultation("OVERSIGHT", motive),

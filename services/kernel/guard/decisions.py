@@ -88,8 +88,9 @@ def state_decision(record: AccessRecord, item: CheckItem, decision: Decision) ->
     actor.organisation = verdict.organisation or actor.organisation
     actor.role = _ROLES[verdict.role] or actor.role
     actor.clearance_id = verdict.clearance_id or actor.clearance_id
-    if actor.certificate_identity and not actor.subject:
-        # A system declares for its authority; which of its agents, the declarer's own reference says.
+    if (actor.certificate_identity and not actor.subject) or verdict.role == Role.ROLE_PROVIDER_RECIPIENT:
+        # A system declares for its authority (for which of its agents, the declarer's own reference says); a provider's
+        # person works for the authority that engaged it (art8.provider).
         actor.on_behalf_of = actor.party
     record.decision.CopyFrom(
         DecisionRecord(
