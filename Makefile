@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 NODE_READY := node_modules/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types proto proto-check cover policy mutation e2e chaos bench lock clean
+.PHONY: help run test lint types proto proto-check cover policy mutation mutate-policy e2e chaos bench lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ policy: $(READY) ## Write docs/politique.md, the access policy in French, from t
 
 cover: $(READY) ## Every branch of access's domain, by its unit, contract and golden tests
 	$(BIN)/pytest -q -p no:cacheprovider --cov --cov-report=term tests/unit/test_access_*.py tests/contract/purpose tests/golden/test_access_events.py
+
+mutate-policy: $(READY) ## Small changes of the access policy that no published case notices; at least 90 % are noticed
+	$(BIN)/python -m tools.mutate_policy
 
 e2e: $(READY) ## Only the tests that start the real processes
 	$(BIN)/pytest -m e2e

@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import audit, cost, ingest, read, start
+from bench import audit, conflicts, cost, ingest, read, recheck, start, tension
+from bench import map as map_bench
 from bench.harness import OUT, Row, write
 
 GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
@@ -11,11 +12,15 @@ GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "read": read.rows,
     "audit": audit.rows,
     "telemetry": read.telemetry_rows,
+    "recheck": recheck.rows,
     "ingest": ingest.rows,
     "ingest-cost": cost.rows,
     "visible": ingest.visible_rows,
     "ingest-postgres": ingest.postgres_rows,
     "overload": ingest.overload_rows,
+    "tension": tension.rows,
+    "conflicts": conflicts.rows,
+    "map": map_bench.rows,
 }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from planier.access.v1.access_pb2 import CheckItem, CheckResponse
 
+from services.access.engine import ENGINE
 from services.access.policy import Policy
 from services.access.snapshot import Snapshot, StateCache
 from services.kernel.batching import Batcher
@@ -29,7 +30,13 @@ class Checks:
 
     def _decided(self, snapshot: Snapshot, items: Sequence[CheckItem]) -> CheckResponse:
         verdicts = [snapshot.decider.decide(item) for item in items]
-        return CheckResponse(verdicts=verdicts, state=snapshot.store_position, policy_hash=self._policy.hash)
+        return CheckResponse(
+            verdicts=verdicts,
+            state=snapshot.store_position,
+            policy_hash=self._policy.hash,
+            engine=ENGINE,
+            time_zone_data=snapshot.time_zone_data,
+        )
 
 
 class LocalChecker:
@@ -49,4 +56,5 @@ class LocalChecker:
 
     async def _send(self, items: Sequence[CheckItem]) -> Sequence[Decision | Exception]:
         response = await self._checks.decide(items)
-        return [Decision(verdict, response.state, response.policy_hash) for verdict in response.verdicts]
+        rests_on = (response.state, response.policy_hash, response.engine, response.time_zone_data)
+        return [Decision(verdict, *rests_on) for verdict in response.verdicts]

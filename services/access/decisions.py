@@ -1,8 +1,12 @@
 """Check: permit or deny per instrument. A pure function of a state and a request, its decision time included."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Self
 
+from cedarpy import Entities
 from planier.access.v1.access_pb2 import CheckItem, CheckVerdict, InstrumentDecision
 from planier.access.v1.events_pb2 import PARTY_PREFECTURE, ROLE_GRANTING_DELEGATE
 from planier.common.v1.guard_pb2 import OPERATION_GOVERN, Operation
@@ -15,6 +19,7 @@ from services.access.holders import STRANGER, Holder, purpose_names
 from services.access.instruments import DELEGATE, URGENT_CLEARANCE, YEARLY_REVIEW, Terms
 from services.access.list_state import ListStanding
 from services.access.policy import DEFAULT_DENY, Policy, Ruling
+from services.access.policy import Question as PolicyQuestion
 from services.access.view import GOVERNED, SYSTEM, Titles, View, Views
 from services.kernel.clock import microseconds
 from services.kernel.instants import is_instant
@@ -48,8 +53,10 @@ class Decider:
     Equal requests are answered from memory; of the time, only the interval between two boundaries counts.
     """
 
-    def __init__(self, policy: Policy, state: State) -> None:
+    def __init__(self, policy: Policy, state: State, *, whatever_policy: bool = False) -> None:
+        """`whatever_policy`: even where an amendment names another policy set, to see what this one would say."""
         self._policy = policy
+        self._whatever_policy = whatever_policy
         self._views = Views(policy, state)
         self._memory: dict[_Key, CheckVerdict] = {}
 
@@ -57,12 +64,12 @@ class Decider:
         """The verdict, bearing the item's id; permit when at least one instrument permits."""
         if not is_instant(item.decision_time):  # denied alone: its neighbours in the batch keep their verdicts
             reference = InstrumentReference(instrument_id=CONVENTION)
-            return _answer(item, _assemble(STRANGER, [_denial(reference, DEFAULT_DENY, _NO_INSTANT)]))
+            return _answer(item, _sealed(_assemble(STRANGER, [_denial(reference, DEFAULT_DENY, _NO_INSTANT)])))
         moment = item.decision_time.ToDatetime(UTC)
         found = self._views.at(moment)
         if found is None:
             unsigned = InstrumentReference(instrument_id=CONVENTION)
-            return _answer(item, _assemble(STRANGER, [_denial(unsigned, "art2.documents", _NO_CONVENTION)]))
+            return _answer(item, _sealed(_assemble(STRANGER, [_denial(unsigned, "art2.documents", _NO_CONVENTION)])))
         interval, view = found
         titles = _titles_of(view, item)
         key = _key(item, titles, interval, moment)
@@ -70,13 +77,47 @@ class Decider:
         if known is None:
             if len(self._memory) >= _MEMORY:
                 self._memory.clear()
-            known = self._memory[key] = self._verdict(view, titles, item, moment)
+            known = self._memory[key] = _sealed(self._verdict(view, titles, item, moment))
         return _answer(item, known)
+
+    def foresee(self, items: Sequence[CheckItem]) -> None:
+        """Remembers the verdicts of items about to be decided, where the first title settles them.
+
+        Their questions are put to the policy together: it is called once for many, and each costs it a quarter less.
+        """
+        if len(self._memory) + len(items) > _MEMORY:
+            self._memory.clear()
+        together: dict[int, tuple[Entities, dict[_Key, _Foreseen]]] = {}
+        met: set[_Key] = set()
+        for item in items:
+            found = self._views.at(item.decision_time.ToDatetime(UTC)) if is_instant(item.decision_time) else None
+            if found is None or not self._executes(found[1]):
+                continue
+            interval, view = found
+            titles = _titles_of(view, item)
+            key = _key(item, titles, interval, item.decision_time.ToDatetime(UTC))
+            if key in met or key in self._memory:
+                continue
+            met.add(key)
+            foreseen = _Foreseen.of(view, titles, item)
+            if foreseen is not None:
+                entities = view.entities(foreseen.ranked[0])
+                together.setdefault(id(entities), (entities, {}))[1][key] = foreseen
+        for entities, group in together.values():
+            rulings = iter(self._policy.rule_all([one for plan in group.values() for one in plan.asked], entities))
+            for key, plan in group.items():
+                verdict = plan.ruled([next(rulings) for _ in plan.asked])
+                if verdict.permit or len(plan.ranked) == 1:
+                    self._memory[key] = _sealed(verdict)
+
+    def _executes(self, view: View) -> bool:
+        """Whether the terms in force name this policy set, or leave it open."""
+        return self._whatever_policy or view.terms.policy_hash in ("", self._policy.hash)
 
     def _verdict(self, view: View, titles: Titles, item: CheckItem, moment: datetime) -> CheckVerdict:
         ranked = _ranked(titles, item, moment)
         reference = InstrumentReference(instrument_id=CONVENTION, version=view.terms.version)
-        if view.terms.policy_hash not in ("", self._policy.hash):
+        if not self._executes(view):
             return _assemble(ranked[0], [_denial(reference, "art10.avenant", _OTHER_POLICY)])
         questions = _questions(view.terms, item)
         if not questions:
@@ -88,43 +129,95 @@ class Decider:
     def _under(
         self, view: View, holder: Holder, item: CheckItem, questions: list[_Question], moment: datetime
     ) -> CheckVerdict:
-        decisions: list[InstrumentDecision] = []
-        for question in questions:
-            ruling = self._ask(view, holder, item, question, moment)
-            if not ruling.permit:
-                decisions.append(_refusal(question, ruling, holder, moment))
-                continue
-            covered = question.sources & holder.sources
-            clauses = _resting_on(view, item, question.instrument_id, holder)
-            decisions.append(
-                InstrumentDecision(instrument=question.reference, permit=True, clauses=clauses, sources=sorted(covered))
-            )
-            if question.named and covered != question.sources:
-                clause = "art4.secure_entry" if item.resource == "declarations" else "art6.habilitation"
-                decisions.append(_denial(question.reference, clause, _PARTLY_COVERED))
-        return _assemble(holder, decisions)
+        asked = [_put(view, holder, item, question, moment) for question in questions]
+        rulings = [self._policy.rule(*one, view.entities(holder)) if one else _UNASKED for one in asked]
+        return _ruled(view, holder, item, questions, rulings, moment)
 
-    def _ask(self, view: View, holder: Holder, item: CheckItem, question: _Question, moment: datetime) -> Ruling:
-        try:
-            action = Operation.Name(item.operation).removeprefix("OPERATION_")
-            purpose = purpose_names([item.purpose])[0] if item.purpose else ""
-        except ValueError:  # a number that the contract does not know
-            return Ruling(permit=False, clauses=(DEFAULT_DENY,), reasons=(_UNKNOWN_SOURCES,))
-        context = {
-            "purpose": purpose,
-            "sources": sorted(question.sources),
-            "multi_factor": item.subject.multi_factor,
-            "time": microseconds(moment),
-            "within": holder.within(_box(item)),
-            "house_rules": sorted(view.terms.house_rules),
-        }
-        return self._policy.rule(holder.name, action, question.resource, context, view.entities(holder))
+
+def _ruled(
+    view: View,
+    holder: Holder,
+    item: CheckItem,
+    questions: list[_Question],
+    rulings: Sequence[Ruling],
+    moment: datetime,
+) -> CheckVerdict:
+    """The verdict under one title, once the policy ruled on each question."""
+    decisions: list[InstrumentDecision] = []
+    for question, ruling in zip(questions, rulings, strict=True):
+        if not ruling.permit:
+            decisions.append(_refusal(question, ruling, holder, moment))
+            continue
+        covered = question.sources & holder.sources
+        clauses = _resting_on(view, item, question.instrument_id, holder)
+        decisions.append(
+            InstrumentDecision(instrument=question.reference, permit=True, clauses=clauses, sources=sorted(covered))
+        )
+        if question.named and covered != question.sources:
+            clause = "art4.secure_entry" if item.resource == "declarations" else "art6.habilitation"
+            decisions.append(_denial(question.reference, clause, _PARTLY_COVERED))
+    return _assemble(holder, decisions)
+
+
+@dataclass(frozen=True, slots=True)
+class _Foreseen:
+    """A request as its asker's first title puts it to the policy."""
+
+    view: View
+    item: CheckItem
+    moment: datetime
+    ranked: tuple[Holder, ...]
+    questions: list[_Question]
+    asked: list[PolicyQuestion]
+
+    @classmethod
+    def of(cls, view: View, titles: Titles, item: CheckItem) -> Self | None:
+        """The request, or None where the policy is not asked about it."""
+        moment = item.decision_time.ToDatetime(UTC)
+        ranked = _ranked(titles, item, moment)
+        questions = _questions(view.terms, item)
+        put = [_put(view, ranked[0], item, question, moment) for question in questions]
+        asked = [one for one in put if one is not None]
+        if not asked or len(asked) != len(put):
+            return None
+        return cls(view, item, moment, ranked, questions, asked)
+
+    def ruled(self, rulings: Sequence[Ruling]) -> CheckVerdict:
+        """The verdict under the first title."""
+        return _ruled(self.view, self.ranked[0], self.item, self.questions, rulings, self.moment)
+
+
+_UNASKED = Ruling(permit=False, clauses=(DEFAULT_DENY,), reasons=(_UNKNOWN_SOURCES,))
+
+
+def _put(view: View, holder: Holder, item: CheckItem, question: _Question, moment: datetime) -> PolicyQuestion | None:
+    """A question in the policy's words; None where it holds a number that the contract does not know."""
+    try:
+        action = Operation.Name(item.operation).removeprefix("OPERATION_")
+        purpose = purpose_names([item.purpose])[0] if item.purpose else ""
+    except ValueError:
+        return None
+    context = {
+        "purpose": purpose,
+        "sources": sorted(question.sources),
+        "multi_factor": item.subject.multi_factor,
+        "time": microseconds(moment),
+        "within": holder.within(_box(item)),
+        "house_rules": sorted(view.terms.house_rules),
+    }
+    return holder.name, action, question.resource, context
 
 
 def _answer(item: CheckItem, known: CheckVerdict) -> CheckVerdict:
     verdict = CheckVerdict()
     verdict.CopyFrom(known)
     verdict.check_id = item.check_id
+    return verdict
+
+
+def _sealed(verdict: CheckVerdict) -> CheckVerdict:
+    """The verdict with its digest: what a record keeps, for whoever computes it again."""
+    verdict.digest = sha256(verdict.SerializeToString(deterministic=True)).digest()
     return verdict
 
 

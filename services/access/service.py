@@ -40,6 +40,7 @@ from services.access.list_service import ListMethods
 from services.access.oidc import IdTokenVerifier
 from services.access.people import identity_of, person_of
 from services.access.policy import Policy
+from services.access.recheck_service import RecheckMethods, Rechecks
 from services.access.register import Register
 from services.access.snapshot import Snapshot, StateCache
 from services.access.statement import statement
@@ -65,7 +66,7 @@ class Founding:
     annex_hash: str
 
 
-class AccessServicer(ListMethods, EngagementMethods):
+class AccessServicer(ListMethods, EngagementMethods, RecheckMethods):
     """planier.access.v1.AccessService."""
 
     def __init__(
@@ -86,6 +87,7 @@ class AccessServicer(ListMethods, EngagementMethods):
         self._store = store
         self._cache = cache
         self._writing = Writing(register, cache)
+        self._rechecks = Rechecks(store)
         self._checks = checks
         self._policy = policy
         self._logins = logins

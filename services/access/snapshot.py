@@ -12,6 +12,7 @@ from planier.common.v1.release_pb2 import StorePosition
 from services.access.convention import State
 from services.access.decisions import Decider
 from services.access.domain import EVENTS, Event, evolve
+from services.access.engine import time_zone_data
 from services.access.policy import Policy
 from services.kernel.clock import from_microseconds
 from services.kernel.store.base import GENESIS, EventStore, Position, StoredEvent
@@ -32,6 +33,11 @@ class Snapshot:
     state: State
     position: Position
     decider: Decider
+
+    @property
+    def time_zone_data(self) -> str:
+        """The rules that the state's legal terms were counted with."""
+        return time_zone_data(self.state.convention.zone.key if self.state.convention else "")
 
     @property
     def store_position(self) -> StorePosition:
@@ -79,18 +85,28 @@ class StateCache:
         return self._store.position_at(position.position) == position
 
     def _catch_up(self, known: Snapshot | None) -> Snapshot:
-        state = known.state if known else State()
-        after = known.position.position if known else 0
-        digest = known.position.digest if known else GENESIS
-        while events := self._store.read_all(after, _READ):
-            digest = _chained(after, digest, events)
-            for stored in events:
-                state = _applied(state, stored)
-            after = events[-1].position
-        position = self._store.position_at(after)
-        if position is None or position.digest != digest:
+        start = known.position if known else Position(self._store.store_id, 0, GENESIS)
+        state, reached = folded(self._store, known.state if known else State(), start)
+        position = self._store.position_at(reached.position)
+        if position is None or position.digest != reached.digest:
             raise StateUnreadableError("the store changed while it was read")
         return Snapshot(state, position, Decider(self._policy, state))
+
+
+def folded(store: EventStore, state: State, position: Position, until: int | None = None) -> tuple[State, Position]:
+    """The state after the events that follow a position, to the head or until another; and how far that is.
+
+    Raises StateUnreadableError where an event is not what was chained, or is one that this version cannot apply.
+    """
+    after, digest = position.position, position.digest
+    while events := store.read_all(after, _READ if until is None else min(_READ, until - after)):
+        digest = _chained(after, digest, events)
+        for stored in events:
+            state = _applied(state, stored)
+        after = events[-1].position
+        if after == until:
+            break
+    return state, Position(position.store_id, after, digest)
 
 
 def _chained(after: int, digest: bytes, events: Sequence[StoredEvent]) -> bytes:

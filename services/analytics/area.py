@@ -42,6 +42,18 @@ class Area:
         """Whether the box is surely within; a polygon never says so."""
         return self.is_box and west >= self.west and east <= self.east and south >= self.south and north <= self.north
 
+    def meets_box(self, west: int, south: int, east: int, north: int) -> bool:
+        """Whether the box meets the area's own box."""
+        return west <= self.east and east >= self.west and south <= self.north and north >= self.south
+
+    def holds_points(self, longitudes: Sequence[int], latitudes: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Which points (1e-7 degree) are in the area, box or polygon."""
+        x, y = np.array(longitudes, dtype=np.int64), np.array(latitudes, dtype=np.int64)
+        inside: npt.NDArray[np.bool_] = (x >= self.west) & (x <= self.east) & (y >= self.south) & (y <= self.north)
+        if not self.is_box:
+            inside[inside] = self.meets_points(x[inside].tolist(), y[inside].tolist())
+        return inside
+
     def meets_points(self, longitudes: Sequence[int], latitudes: Sequence[int]) -> npt.NDArray[np.bool_]:
         """Which points (1e-7 degree) are in a polygon."""
         found: npt.NDArray[np.bool_] = shapely.intersects_xy(

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Protocol
 
@@ -72,6 +72,7 @@ class Follower:
         retry_seconds: float = RETRY_SECONDS,
         telemetry: Telemetry | None = None,
         clock: Clock | None = None,
+        on_applied: Callable[[], None] = lambda: None,
     ) -> None:
         self._runner = runner
         self._feed = feed
@@ -79,6 +80,7 @@ class Follower:
         self._telemetry = telemetry or Telemetry.off()
         self._clock = clock or SystemClock()
         self._diverged = False
+        self._on_applied = on_applied
         # Set once everything that ingest had at some moment of this process's life is applied.
         self.caught_up = asyncio.Event()
 
@@ -135,12 +137,14 @@ class Follower:
                 with self._telemetry.following("projection.apply", SpanKind.INTERNAL, causes):
                     await asyncio.to_thread(sink.advance, first.store_id, first.previous_digest, events, last.digest)
                 if settled:
+                    self._on_applied()
                     self._measure(events[-1])
             if not settled and self._feed.caught_up.is_set() and queue.empty():
                 settled = rebuild is None or await self._swapped(rebuild)
                 if settled:
                     rebuild = None
                     self.caught_up.set()
+                    self._on_applied()
 
     def _measure(self, newest: StoredEvent) -> None:
         if self._telemetry.is_on:

@@ -15,6 +15,9 @@ from planier.ingest.v1 import events_pb2
 from sqlalchemy import Connection, MetaData
 
 from services.analytics.bulk import in_chunks, insert, insert_new, run, run_many
+from services.analytics.companions import Companions
+from services.analytics.conflicts.projection import Crossing, Version
+from services.analytics.conflicts.tables import CrossingTables
 from services.analytics.placement import Placement, bucket_of, place
 from services.analytics.tables import Tables
 from services.kernel.store.base import StoredEvent
@@ -62,19 +65,22 @@ class FactProjection:
     """Ingest's facts as versions and placements; an erased fact leaves no row, in the past neither."""
 
     name = "facts"
-    version = 1
+    version = 2
 
-    def __init__(self, suffix: str = "") -> None:
+    def __init__(self, suffix: str = "", crossing: Crossing | None = None) -> None:
         self._tables = Tables(suffix)
+        self._crossing = crossing
+        self._crossing_tables = CrossingTables(suffix, self._tables.metadata)
+        self._companions = Companions(self._tables.metadata, suffix)
 
     @property
     def metadata(self) -> MetaData:
-        """The six tables of this suffix."""
+        """The tables of this suffix, companions and crossing's included; these stay empty where no rules are given."""
         return self._tables.metadata
 
     def beside(self, suffix: str) -> "FactProjection":
         """The same projection over tables of that suffix."""
-        return FactProjection(suffix)
+        return FactProjection(suffix, self._crossing)
 
     def apply(self, connection: Connection, events: Sequence[StoredEvent]) -> None:
         """Writes the effect of consecutive events: a few statements for the whole batch, whatever its size."""
@@ -83,7 +89,15 @@ class FactProjection:
             if event.payload is not None:
                 _READERS.get(event.type, _ignore)(batch, event, event.payload)
         batch.settle(connection)
+        gone = self._companions.going(connection, batch.erased)
         batch.write(connection)
+        self._companions.write(connection, events, batch.versions.values(), gone)
+        if self._crossing is not None:
+            concerned = {code_of(source) for source in self._crossing.sources}
+            versions = [
+                Version(row[1], row[0], row[4], row[12]) for row in batch.versions.values() if row[9] in concerned
+            ]
+            self._crossing.apply(connection, self._crossing_tables, versions, batch.erased)
 
 
 class _Batch:

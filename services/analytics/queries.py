@@ -5,8 +5,7 @@ decides; elsewhere the index gives candidates, and the fact's own periods and sh
 """
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +13,15 @@ from planier.analytics.v1.analytics_pb2 import ChangeKind
 from planier.common.v1 import fact_pb2
 from sqlalchemy import Connection
 
+from services.analytics import columns, states
 from services.analytics.area import Area
 from services.analytics.bulk import marks, run, run_in_pages
 from services.analytics.placement import CELL_RESOLUTION, microseconds_of, parent, shape_of
 from services.analytics.projections import code_of
+from services.analytics.snapshot import Snapshot
+from services.analytics.suppression import NONE, Counts, Minimums, Tally
 from services.kernel.guard.grant import Grant
+from services.kernel.registry import Registry
 
 PAGE = 20_000
 
@@ -43,7 +46,6 @@ _HISTORY = (
     "SELECT v.position, v.change, v.recorded_us, v.body FROM fact_history h"
     " JOIN fact_versions v ON v.position = h.position WHERE h.fact_id = ? AND v.recorded_us <= ? ORDER BY v.position"
 )
-_SEVERAL_PERIODS = 0x8000
 _END_OF_TIME = 2**63 - 1
 
 # _COLUMNS in order; body last, None where the fact is one point and one period.
@@ -52,7 +54,10 @@ Found = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class MapQuery:
-    """Instants in microseconds since 1970, the period half-open; an empty filter means all that the caller may see."""
+    """Instants in microseconds since 1970, the period half-open; an empty filter means all that the caller may see.
+
+    `nothing`: some filter was left with nothing ticked, so that nothing passes. `states` are relative to `state_at_us`.
+    """
 
     area: Area
     starts_us: int
@@ -64,18 +69,25 @@ class MapQuery:
     changed_since_us: int | None = None
     limit: int = 2000
     cell_budget: int = 5000
+    states: tuple[int, ...] = ()
+    state_at_us: int = 0
+    nothing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class MapAnswer:
-    """Either features in order of (start, fact id), each a Found and its details, or exact counts by cell."""
+    """Either features in order of (start, fact id), each a Found and its details, or what may be shown of counts."""
 
-    total: int
     features: tuple[tuple[Found, tuple[Any, ...]], ...] = ()
     resolution: int = 0
-    cells: tuple[tuple[int, int], ...] = ()
-    # What the codes in `features` stand for.
+    counts: Counts[int] | None = None
+    # What the codes stand for.
     names: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """The number of features, or what the counts sum to."""
+        return len(self.features) if self.counts is None else self.counts.total
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +100,35 @@ class KnownVersion:
     fact: fact_pb2.Fact
 
 
-def query_map(connection: Connection, grant: Grant, query: MapQuery) -> MapAnswer:
+def query_map(
+    connection: Connection, grant: Grant, query: MapQuery, minimums: Minimums = NONE, snapshot: Snapshot | None = None
+) -> MapAnswer:
     """The facts of the granted sources that meet area and period: features up to the limit, else cells."""
     sources = permitted(grant, query.sources)
-    if not sources:
-        return MapAnswer(total=0)
-    scan = _Scan(connection, query, sources)
-    tally = _Tally(query.limit)
-    for table in ("fact_placements",) if query.as_of_us is None else ("fact_placements", "fact_superseded"):
-        scan.plain(table, tally)
-        scan.others(table, tally)
-    if tally.overflown:
-        resolution, cells = roll_up(tally.counts, query.cell_budget)
-        return MapAnswer(tally.counts.total(), (), resolution, cells)
+    if query.nothing or not sources:
+        return MapAnswer()
+    rows, tally = scan(connection, query, sources, minimums, snapshot)
     names = {row[0]: row[1] for row in run(connection, "SELECT code, text FROM fact_names", ())}
-    return MapAnswer(len(tally.rows), _with_details(connection, tally.rows), names=names)
+    if tally is not None:
+        resolution, rolled = roll_up(tally, query.cell_budget)
+        return MapAnswer((), resolution, rolled.shown(), names)
+    return MapAnswer(_with_details(connection, rows), names=names)
+
+
+def scan(
+    connection: Connection,
+    query: MapQuery,
+    sources: Sequence[str],
+    minimums: Minimums = NONE,
+    snapshot: Snapshot | None = None,
+) -> tuple[list[Found], Tally[int] | None]:
+    """The index rows that match, in no order; above the limit none, and all of them counted by fine cell."""
+    held = Held(query.limit, minimums)
+    asked = Scan(connection, query, sources, snapshot)
+    for table in asked.tables:
+        asked.plain(table, held)
+        asked.others(table, held)
+    return held.rows, held.tally if held.overflown else None
 
 
 def fact_versions(
@@ -115,94 +141,174 @@ def fact_versions(
     return versions if all(version.fact.source in grant.sources for version in versions) else ()
 
 
+def minimums_of(registry: Registry) -> Minimums:
+    """The kinds whose counts have a minimum above one (annex 1), by their codes."""
+    return {
+        (code_of(kind.source), code_of(kind.name)): kind.minimum_count
+        for source in registry.sources.values()
+        for kind in source.kinds.values()
+        if kind.minimum_count > 1
+    }
+
+
 def permitted(grant: Grant, asked: Sequence[str]) -> tuple[str, ...]:
     """The granted sources among those asked for, all of them where none is named."""
     return tuple(sorted(grant.sources.intersection(asked) if asked else grant.sources))
 
 
-def roll_up(counts: Counter[int], budget: int) -> tuple[int, tuple[tuple[int, int], ...]]:
-    """Counts by cell at the finest resolution of at most `budget` cells (or the coarsest there is); the sum is kept."""
-    resolution = CELL_RESOLUTION
-    while len(counts) > budget and resolution > 0:
+def roll_up(tally: Tally[int], budget: int) -> tuple[int, Tally[int]]:
+    """Counts at the finest resolution of at most `budget` cells (or the coarsest there is); the sum is kept."""
+    resolution, cells = CELL_RESOLUTION, tally.places()
+    while len(cells) > budget and resolution > 0:
         resolution -= 1
-        coarser: Counter[int] = Counter()
-        for cell, count in counts.items():
-            coarser[parent(cell, resolution)] += count
-        counts = coarser
-    return resolution, tuple(sorted(counts.items()))
+        ancestors = {cell: parent(cell, resolution) for cell in cells}
+        tally, cells = tally.at(ancestors), set(ancestors.values())
+    return resolution, tally
 
 
-class _Tally:
+class Held:
     """Rows as long as they may be shown one by one, counts by fine cell from then on."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, minimums: Minimums) -> None:
         self.limit = limit
         self.rows: list[Found] = []
-        self.counts: Counter[int] = Counter()
+        self.tally: Tally[int] = Tally(minimums)
         self.overflown = False
 
     def add(self, rows: list[Found]) -> None:
+        """Rows that match."""
         self.rows += rows
         if self.overflown or len(self.rows) > self.limit:
             self._overflow()
 
-    def add_counts(self, counts: dict[int, int]) -> None:
+    def count(self, counts: Iterable[tuple[int, int, int, int]]) -> None:
+        """Counts by cell, source, kind; kind 0 where no kind of the source has a minimum."""
         self._overflow()
-        self.counts.update(counts)
+        for cell, source, kind, count in counts:
+            self.tally.add(cell, (source, kind), count)
 
     def _overflow(self) -> None:
         self.overflown = True
-        self.counts.update(row[8] for row in self.rows)
+        for row in self.rows:
+            self.tally.add(row[8], (row[5], row[6]))
         self.rows = []
 
 
-class _Scan:
+class Scan:
     """The statements of one map question."""
 
-    def __init__(self, connection: Connection, query: MapQuery, sources: Sequence[str]) -> None:
+    def __init__(
+        self, connection: Connection, query: MapQuery, sources: Sequence[str], snapshot: Snapshot | None = None
+    ) -> None:
         self._connection = connection
         self._query = query
+        self._sources = [code_of(source) for source in sources]
+        # What is superseded or was learnt at some moment is in SQL only.
+        in_columns = query.as_of_us is None and query.changed_since_us is None
+        self._snapshot = snapshot if in_columns else None
+        # Most questions are about what is known now, and never look at what is superseded.
+        self.tables = ("fact_placements",) if query.as_of_us is None else ("fact_placements", "fact_superseded")
         area = query.area
         self._bounds = (area.east, area.west, area.north, area.south, query.ends_us, query.starts_us, query.starts_us)
-        self._filter, self._values = _filters(query, sources)
+        self._filter, self._values = _filters(query, self._sources)
 
-    def plain(self, table: str, tally: _Tally) -> None:
+    def rows(self, table: str, held: Held) -> None:
+        """Facts of one point and one period, every one of them, a page at a time."""
+        area = self._query.area
+        place = (1, *self._bounds, area.west, area.east, area.south, area.north)
+        values = (*place, *self._values_of(table, plain=True))
+        sql = "SELECT " + _COLUMNS + self._body(table, _POINT, plain=True)
+        for page in run_in_pages(self._connection, sql, values, PAGE):
+            if area.is_box:
+                held.add(list(page))
+                continue
+            inside = area.meets_points([row[3] for row in page], [row[4] for row in page])
+            held.add([row for row, is_in in zip(page, inside, strict=True) if is_in])
+
+    def plain(self, table: str, held: Held) -> None:
         """Facts of one point and one period."""
-        area, limit = self._query.area, tally.limit
-        body = self._body(table, _POINT)
-        values = (1, *self._bounds, area.west, area.east, area.south, area.north, *self._values_of(table))
-        if not area.is_box:
-            for page in run_in_pages(self._connection, "SELECT " + _COLUMNS + body, values, PAGE):
-                inside = area.meets_points([row[3] for row in page], [row[4] for row in page])
-                tally.add([row for row, is_in in zip(page, inside, strict=True) if is_in])
+        if self._from_columns(held):
             return
-        if not tally.overflown:
+        area, limit = self._query.area, held.limit
+        body = self._body(table, _POINT, plain=True)
+        place = (1, *self._bounds, area.west, area.east, area.south, area.north)
+        values = (*place, *self._values_of(table, plain=True))
+        if not area.is_box:
+            self.rows(table, held)
+            return
+        if not held.overflown:
             few = run(self._connection, "SELECT " + _COLUMNS + body + " LIMIT ?", (*values, limit + 1))
             if len(few) <= limit:
-                tally.add(few)
+                held.add(few)
                 return
-        counts = run(self._connection, "SELECT p.cell, COUNT(*)" + body + " GROUP BY p.cell", values)
-        tally.add_counts({cell: count for cell, count in counts})  # noqa: C416 -- Row is not a tuple of two to mypy
+        held.count(self._counted(body, values, held.tally.minimums))
 
-    def others(self, table: str, tally: _Tally) -> None:
+    def _counted(self, body: str, values: Sequence[object], minimums: Minimums) -> Iterable[tuple[int, int, int, int]]:
+        """By cell alone where no kind has a minimum: grouping by three costs half as much again."""
+        if any(source in self._sources for source, _ in minimums):
+            sql = "SELECT p.cell, p.source, p.kind, COUNT(*)" + body + " GROUP BY p.cell, p.source, p.kind"
+            return [(row[0], row[1], row[2], row[3]) for row in run(self._connection, sql, values)]
+        sql = "SELECT p.cell, COUNT(*)" + body + " GROUP BY p.cell"
+        return [(row[0], 0, 0, row[1]) for row in run(self._connection, sql, values)]
+
+    def in_columns(self, take: Callable[[columns.Found], None]) -> bool:
+        """Gives the plain facts that match, from the columns; False where they do not stand at this very position."""
+        if self._snapshot is None:
+            return False
+        query = self._query
+        with self._snapshot.columns(self._connection) as known:
+            if known is None:
+                return False
+            kinds = [code_of(kind) for kind in query.kinds]
+            states_at = query.states, query.state_at_us
+            period = query.starts_us, query.ends_us
+            take(known.select(query.area, period, self._sources, kinds, query.statuses, states_at))
+        return True
+
+    def _from_columns(self, held: Held) -> bool:
+        def take(found: columns.Found) -> None:
+            if held.overflown or found.count > held.limit:
+                held.count(found.counts(held.tally.minimums))
+            else:
+                held.add(found.rows())
+
+        return self.in_columns(take)
+
+    def others(self, table: str, held: Held) -> None:
         """Facts with a shape or with several periods: the index gives candidates, their bodies decide."""
         area = self._query.area
-        sql = "SELECT " + _COLUMNS + self._body(table, _BOX)
-        values = (0, *self._bounds, area.east, area.west, area.north, area.south, *self._values_of(table))
+        sql = "SELECT " + _COLUMNS + self._body(table, _BOX, plain=False)
+        place = (0, *self._bounds, area.east, area.west, area.north, area.south)
+        values = (*place, *self._values_of(table, plain=False))
         for page in run_in_pages(self._connection, sql, values, PAGE):
-            tally.add(list(self._certain(page)))
+            held.add(list(self._certain(page)))
+
+    def certain(self, positions: Sequence[int]) -> list[Found]:
+        """Of the versions at these positions, those that match: learnt by the asked moment, not superseded by then."""
+        query, matching = self._query, []
+        wanted = set(self._sources)
+        for table in self.tables:
+            for row, learnt_us, ended_us in _placed(self._connection, table, positions):
+                known = query.as_of_us is None or (learnt_us <= query.as_of_us < (ended_us or _END_OF_TIME))
+                if known and row[5] in wanted and row[1] < query.ends_us and row[2] > query.starts_us:
+                    matching.append(row)
+        plain = [row for row in matching if row[10] is None]
+        inside = query.area.holds_points([row[3] for row in plain], [row[4] for row in plain])
+        others = (row for row in matching if row[10] is not None and query.area.meets_box(*row[10:14]))
+        kept = [row for row, is_in in zip(plain, inside, strict=True) if is_in]
+        return kept + list(self._certain(list(others)))
 
     def _certain(self, page: Sequence[Found]) -> Iterator[Found]:
         query, open_questions = self._query, []
         bodies = _by_position(self._connection, _BODIES_SQLITE, _BODIES_POSTGRES, [row[0] for row in page])
         for row in page:
             body = bytes(bodies[row[0]][1])
-            several, inside = row[9] & _SEVERAL_PERIODS, query.area.holds_box(*row[10:14])
+            several, inside = row[9] & states.SEVERAL_PERIODS, query.area.holds_box(*row[10:14])
             if not several and inside:
                 yield (*row, body)
                 continue
             fact = fact_pb2.Fact.FromString(body)
-            if several and not _meets(fact.periods, query.starts_us, query.ends_us):
+            if several and not _meets(fact, query):
                 continue
             if inside:
                 yield (*row, body)
@@ -214,18 +320,37 @@ class _Scan:
                 if is_in:
                     yield (*row, body)
 
-    def _body(self, table: str, place: str) -> str:
+    def _body(self, table: str, place: str, *, plain: bool) -> str:
         past = " AND p.superseded_us > ?" if table == "fact_superseded" else ""
-        return _SCAN.replace("@table", table) + place + self._filter + past
+        query = self._query
+        state = " AND " + states.condition(query.states, query.state_at_us, plain=plain)[0] if query.states else ""
+        return _SCAN.replace("@table", table) + place + self._filter + state + past
 
-    def _values_of(self, table: str) -> tuple[object, ...]:
-        return (*self._values, self._query.as_of_us) if table == "fact_superseded" else self._values
+    def _values_of(self, table: str, *, plain: bool) -> tuple[object, ...]:
+        query = self._query
+        state = states.condition(query.states, query.state_at_us, plain=plain)[1] if query.states else ()
+        past = (query.as_of_us,) if table == "fact_superseded" else ()
+        return (*self._values, *state, *past)
 
 
-def _filters(query: MapQuery, sources: Sequence[str]) -> tuple[str, tuple[object, ...]]:
+def _placed(connection: Connection, table: str, positions: Sequence[int]) -> Iterator[tuple[Found, int, int | None]]:
+    """Index rows of versions by position, with when each was learnt and, in the past, superseded."""
+    ended = "p.superseded_us" if table == "fact_superseded" else "NULL"
+    join = (
+        f" JOIN {table} p ON p.bucket = v.bucket AND p.source = v.source AND p.starts_us = v.starts_us"
+        " AND p.position = v.position"
+    )
+    columns_ = f"SELECT {_COLUMNS}, p.recorded_us, {ended} FROM "  # noqa: S608 -- our own names
+    sqlite = columns_ + "json_each(?) j CROSS JOIN fact_versions v ON v.position = j.value" + join
+    postgres = columns_ + "fact_versions v" + join + " WHERE v.position = ANY(?)"
+    for row in _by_position(connection, sqlite, postgres, positions).values():
+        yield tuple(row[:14]), row[14], row[15]
+
+
+def _filters(query: MapQuery, sources: Sequence[int]) -> tuple[str, tuple[object, ...]]:
     sql, values = "", []
     codes = (
-        ("b.source", [code_of(source) for source in sources]),
+        ("b.source", list(sources)),
         ("p.kind", [code_of(kind) for kind in query.kinds]),
         ("p.status", list(query.statuses)),
     )
@@ -242,14 +367,21 @@ def _filters(query: MapQuery, sources: Sequence[str]) -> tuple[str, tuple[object
     return sql, tuple(values)
 
 
-def _meets(periods: Sequence[fact_pb2.Period], starts_us: int, ends_us: int) -> bool:
-    return any(
-        microseconds_of(period.start) < ends_us and microseconds_of(period.end) > starts_us for period in periods
-    )
+def _meets(fact: fact_pb2.Fact, query: MapQuery) -> bool:
+    """Whether a fact of several periods meets the question's period, in one of its states."""
+    periods = [(microseconds_of(period.start), microseconds_of(period.end)) for period in fact.periods]
+    if query.states and states.state_of(periods, fact.status, query.state_at_us) not in query.states:
+        return False
+    return any(start < query.ends_us and end > query.starts_us for start, end in periods)
+
+
+def details_of(connection: Connection, positions: Sequence[int]) -> dict[int, tuple[Any, ...]]:
+    """What is shown of versions beside their index rows, by position: _DETAILS."""
+    return _by_position(connection, _DETAILS_SQLITE, _DETAILS_POSTGRES, positions)
 
 
 def _with_details(connection: Connection, rows: Sequence[Found]) -> tuple[tuple[Found, tuple[Any, ...]], ...]:
-    details = _by_position(connection, _DETAILS_SQLITE, _DETAILS_POSTGRES, [row[0] for row in rows])
+    details = details_of(connection, [row[0] for row in rows])
     pairs = [(row, details[row[0]]) for row in rows]
     pairs.sort(key=lambda pair: (pair[0][1], pair[1][1]))
     return tuple(pairs)

@@ -1,48 +1,91 @@
 """The gRPC servicer of analytics: request → question → answer, with what was looked at described for the record."""
 
-import hashlib
+from collections.abc import AsyncGenerator
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from planier.analytics.v1 import conflicts_pb2
 from planier.analytics.v1.analytics_pb2 import (
+    CountByZoneRequest,
+    CountByZoneResponse,
     FactVersion,
+    GetAgendaRequest,
+    GetAgendaResponse,
     GetFactRequest,
     GetFactResponse,
     GetPositionRequest,
     GetPositionResponse,
+    QueryConflictsRequest,
+    QueryConflictsResponse,
     QueryMapRequest,
     QueryMapResponse,
+    QueryTensionRequest,
+    SearchFactsRequest,
+    SearchFactsResponse,
+    WatchMapRequest,
+    WatchMapResponse,
 )
-from planier.common.v1.fact_pb2 import FactStatus
+from planier.analytics.v1.tension_pb2 import QueryTensionResponse
 from planier.common.v1.release_pb2 import StorePosition
+from sqlalchemy import Connection
 
-from services.analytics.area import Area, area_of_box, area_of_polygon
+from services.analytics import asking
+from services.analytics.coverage import CoverageReader
+from services.analytics.desks import Desks
 from services.analytics.packing import pack
-from services.analytics.placement import E7, microseconds_of
-from services.analytics.queries import MapQuery, fact_versions, permitted, query_map
+from services.analytics.placement import microseconds_of
+from services.analytics.places import ZoneAnswers
+from services.analytics.queries import fact_versions, permitted, query_map
 from services.analytics.reading import ReadModel
-from services.kernel.clock import from_microseconds
+from services.analytics.signal import Signal
+from services.analytics.snapshot import Snapshot
+from services.analytics.suppression import NONE, Minimums
+from services.analytics.watching import Watches
+from services.kernel.clock import Clock, SystemClock, from_microseconds, microseconds
 from services.kernel.errors import not_found
+from services.kernel.layers import LayerFolder
 from services.kernel.rpc.call import Call
-
-DEFAULT_LIMIT = 2000
-DEFAULT_CELL_BUDGET = 5000
 
 
 class AnalyticsServicer:
     """Implements planier.analytics.v1.AnalyticsService over the read model."""
 
-    def __init__(self, model: ReadModel) -> None:
+    def __init__(
+        self,
+        model: ReadModel,
+        desks: Desks,
+        *,
+        clock: Clock | None = None,
+        minimums: Minimums = NONE,
+        snapshot: Snapshot | None = None,
+        layers: LayerFolder | None = None,
+        signal: Signal | None = None,
+        coverage: CoverageReader | None = None,
+    ) -> None:
         self._model = model
+        self._tension, self._conflicts, self._agenda = desks.tension, desks.conflicts, desks.agenda
+        self._clock = clock or SystemClock()
+        self._minimums = minimums
+        self._snapshot = snapshot
+        self._coverage = coverage or CoverageReader()
+        self._zones = ZoneAnswers(model, self._clock, self._coverage, minimums, snapshot, layers)
+        self._watches = Watches(model, signal or Signal())
 
     async def QueryMap(self, request: QueryMapRequest, call: Call) -> QueryMapResponse:
         """Exact features up to the limit, else exact counts by cell; empty where no asked source is permitted."""
-        query, grant = question_of(request), call.granted
-        _describe(request, query, call)
-        call.data_position, (answer, response) = await self._model.read(
-            lambda connection: (answer := query_map(connection, grant, query), pack(answer))
-        )
-        call.data.count = answer.total
+        now_us = microseconds(self._clock.now())
+        query, grant = asking.map_query(request, now_us), call.granted
+        asking.describe_map(request, query, call)
+
+        def answer(connection: Connection) -> QueryMapResponse:
+            response = pack(query_map(connection, grant, query, self._minimums, self._snapshot))
+            sources = permitted(grant, query.sources)
+            covered = self._coverage.read(connection, sources, query.area, now_us, query.as_of_us)
+            response.coverage.CopyFrom(covered)
+            return response
+
+        call.data_position, response = await self._model.read(answer)
+        call.data.count = response.total
         return response
 
     async def GetFact(self, request: GetFactRequest, call: Call) -> GetFactResponse:
@@ -73,55 +116,56 @@ class AnalyticsServicer:
             )
         return response
 
+    async def QueryTension(self, request: QueryTensionRequest, call: Call) -> QueryTensionResponse:
+        """Where facts gather beyond chance; no zone is an answer."""
+        return await self._tension.answer(request, call)
+
+    async def QueryConflicts(self, request: QueryConflictsRequest, call: Call) -> QueryConflictsResponse:
+        """Facts that do not go together, and what people did about it."""
+        return await self._conflicts.query(request, call)
+
+    def describe_AcknowledgeConflict(self, request: conflicts_pb2.AcknowledgeConflictRequest, call: Call) -> None:
+        """The record names the conflict."""
+        self._conflicts.describe(request, call)
+
+    async def AcknowledgeConflict(
+        self, request: conflicts_pb2.AcknowledgeConflictRequest, call: Call
+    ) -> conflicts_pb2.AcknowledgeConflictResponse:
+        """The caller has seen the conflict and takes it on."""
+        return await self._conflicts.acknowledge(request, call)
+
+    def describe_ResolveConflict(self, request: conflicts_pb2.ResolveConflictRequest, call: Call) -> None:
+        """The record names the conflict."""
+        self._conflicts.describe(request, call)
+
+    async def ResolveConflict(
+        self, request: conflicts_pb2.ResolveConflictRequest, call: Call
+    ) -> conflicts_pb2.ResolveConflictResponse:
+        """The caller says which measure resolves the conflict."""
+        return await self._conflicts.resolve(request, call)
+
+    async def GetAgenda(self, request: GetAgendaRequest, call: Call) -> GetAgendaResponse:
+        """Day by day what happens and what deserves attention."""
+        return await self._agenda.agenda(request, call)
+
+    async def SearchFacts(self, request: SearchFactsRequest, call: Call) -> SearchFactsResponse:
+        """Facts by words and place, best first."""
+        return await self._zones.search(request, call)
+
+    async def CountByZone(self, request: CountByZoneRequest, call: Call) -> CountByZoneResponse:
+        """Counts by zone of a reference layer."""
+        return await self._zones.count(request, call)
+
+    def WatchMap(self, request: WatchMapRequest, call: Call) -> AsyncGenerator[WatchMapResponse, None]:
+        """Changes within an area after a cursor, without end."""
+        return self._watches.watch(request, call)
+
     async def GetPosition(self, request: GetPositionRequest, call: Call) -> GetPositionResponse:  # noqa: ARG002
         """How far the read model has followed ingest: who has written asks until its position is reached."""
         reached = await self._model.position()
         return GetPositionResponse(
             projected=StorePosition(store_id=reached.store_id, position=reached.position, digest=reached.digest)
         )
-
-
-def question_of(request: QueryMapRequest) -> MapQuery:
-    """The request in the read model's words. Raises Problem INVALID_ARGUMENT AREA_INVALID."""
-    return MapQuery(
-        area=area_of_box(request.box) if request.HasField("box") else area_of_polygon(request.polygon),
-        starts_us=microseconds_of(request.period.start),
-        ends_us=microseconds_of(request.period.end),
-        sources=tuple(request.sources),
-        kinds=tuple(request.kinds),
-        statuses=tuple(request.statuses),
-        as_of_us=microseconds_of(request.as_of) if request.HasField("as_of") else None,
-        changed_since_us=microseconds_of(request.changed_since) if request.HasField("changed_since") else None,
-        limit=request.limit or DEFAULT_LIMIT,
-        cell_budget=request.cell_budget or DEFAULT_CELL_BUDGET,
-    )
-
-
-def _describe(request: QueryMapRequest, query: MapQuery, call: Call) -> None:
-    data = call.data
-    data.sources.extend(permitted(call.granted, query.sources))
-    data.kinds.extend(query.kinds)
-    _set_area(call, query.area)
-    data.period_start.CopyFrom(request.period.start)
-    data.period_end.CopyFrom(request.period.end)
-    if request.HasField("as_of"):
-        data.as_of.CopyFrom(request.as_of)
-    data.filters["limit"] = str(query.limit)
-    if request.HasField("changed_since"):
-        data.filters["changed_since"] = request.changed_since.ToJsonString()
-    if query.statuses:
-        data.filters["statuses"] = ",".join(FactStatus.Name(status) for status in request.statuses)
-    if request.HasField("polygon"):
-        data.filters["polygon_sha256"] = hashlib.sha256(
-            request.polygon.SerializeToString(deterministic=True)
-        ).hexdigest()
-
-
-def _set_area(call: Call, area: Area) -> None:
-    """A polygon is recorded by its box and its digest: the record stays small whatever was drawn."""
-    recorded = call.data.area
-    recorded.west, recorded.south = area.west / E7, area.south / E7
-    recorded.east, recorded.north = area.east / E7, area.north / E7
 
 
 def _timestamp(moment: datetime) -> Timestamp:

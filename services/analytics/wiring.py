@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import grpc
+from planier.access.v1.access_pb2_grpc import AccessServiceStub
 from planier.analytics.v1.analytics_pb2 import DESCRIPTOR
 from planier.common.v1.event_pb2 import ReadEventsRequest, ReadEventsResponse
 from planier.ingest.v1.ingest_pb2_grpc import IngestServiceStub
@@ -14,11 +15,19 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from services.analytics.conflicts.projection import Crossing
+from services.analytics.conflicts.rules import Rules
+from services.analytics.conflicts.subjects import Metres
+from services.analytics.desks import Desks
 from services.analytics.follower import Follower
 from services.analytics.projections import FactProjection
+from services.analytics.queries import minimums_of
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
 from services.analytics.settings import AnalyticsSettings
+from services.analytics.signal import Signal
+from services.analytics.snapshot import Snapshot
+from services.kernel.annex import await_signed
 from services.kernel.bus.base import TOPICS
 from services.kernel.bus.connection import BusSettings, Connection
 from services.kernel.bus.feed import Feed
@@ -27,12 +36,17 @@ from services.kernel.clock import RandomIds, SystemClock
 from services.kernel.guard.guard import Guard
 from services.kernel.guard.remote import KeyLoader, RemoteChecker, RemoteRecorder
 from services.kernel.guard.tokens import TokenVerifier
+from services.kernel.layers import LayerFolder
 from services.kernel.projection import ProjectionRunner
+from services.kernel.registry import Registry
 from services.kernel.rpc.client import open_channel
 from services.kernel.rpc.server import Server
 from services.kernel.screening import detector_of
 from services.kernel.store.engine import open_engine
+from services.kernel.store.opening import open_store
+from services.kernel.store.sql import SqlEventStore
 from services.kernel.telemetry import Telemetry
+from services.kernel.territory import Territory
 
 # A first load may last; what is cut by its deadline goes on from where it was.
 READ_EVENTS_SECONDS = 60.0
@@ -50,10 +64,17 @@ class Analytics:
     remotes: tuple[RemoteChecker, RemoteRecorder]
     channels: tuple[grpc.aio.Channel, ...]
     writer: Engine
+    steps: SqlEventStore
     following: "asyncio.Task[None]"
+    registry: Registry
+    snapshot: Snapshot | None
 
     async def ready(self) -> None:
-        """Returns once all that ingest had is applied; raises what ended the follower before."""
+        """Returns once annex 1 is the signed one and all that ingest had is applied; raises what ended it before.
+
+        Raises AnnexMismatchError: the minimum counts of another annex than the signed one must not be served.
+        """
+        await await_signed(AccessServiceStub(self.channels[0]), self.registry)
         told = asyncio.create_task(self.follower.caught_up.wait())
         try:
             await asyncio.wait((told, self.following), return_when=asyncio.FIRST_COMPLETED)
@@ -61,6 +82,8 @@ class Analytics:
                 self.following.result()
         finally:
             told.cancel()
+        if self.snapshot is not None:
+            self.snapshot.begin()
 
     async def close(self) -> None:
         """Stops following, records what is still to be recorded, then lets go of everything."""
@@ -75,21 +98,39 @@ class Analytics:
         if self.bus is not None:
             await self.bus.close()
         await asyncio.to_thread(self.model.close)
+        if self.snapshot is not None:
+            await asyncio.to_thread(self.snapshot.close)
         await asyncio.to_thread(self.writer.dispose)
+        await asyncio.to_thread(self.steps.close)
 
 
 async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
     """The service as settings say; its tables are made where they are missing."""
     clock, ids = SystemClock(), RandomIds()
+    registry, territory = Registry.load(settings.annex_file), Territory.load(settings.territory_file)
+    rules = Rules.load()
     writer = await asyncio.to_thread(open_for_writing, settings.database_url)
-    runner = await asyncio.to_thread(ProjectionRunner, writer, FactProjection())
+    projection = FactProjection(crossing=Crossing(rules, Metres(territory.epsg)))
+    runner = await asyncio.to_thread(ProjectionRunner, writer, projection)
+    steps = await asyncio.to_thread(open_store, settings.steps_url or settings.database_url, clock=clock)
     open_to = functools.partial(open_channel, tls=settings.tls, telemetry=telemetry)
     access = open_to(settings.access_address, server_name="access")
     audit = open_to(settings.audit_address, server_name="audit")
     ingest = open_to(settings.ingest_address, server_name="ingest")
     bus = Connection(BusSettings(settings.nats_url, settings.service, settings.tls)) if settings.nats_url else None
-    follower = Follower(runner, feed_of(ingest, bus, telemetry), telemetry=telemetry)
+    signal = Signal()
+    follower = Follower(runner, feed_of(ingest, bus, telemetry), telemetry=telemetry, on_applied=signal.give)
     model = ReadModel(open_for_reading(settings.database_url), follower.caught_up.is_set)
+    snapshot = Snapshot(open_for_reading(settings.database_url)) if settings.columns_in_memory else None
+    servicer = AnalyticsServicer(
+        model,
+        Desks.over(model, steps, registry=registry, territory=territory, rules=rules, clock=clock, ids=ids),
+        clock=clock,
+        minimums=minimums_of(registry),
+        snapshot=snapshot,
+        layers=LayerFolder(settings.layers_folder) if settings.layers_folder else None,
+        signal=signal,
+    )
     checker, recorder = RemoteChecker(access, telemetry), RemoteRecorder(audit, telemetry)
     guard = Guard(
         service=settings.service,
@@ -102,11 +143,14 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
         screen_motive=detector_of,
         telemetry=telemetry,
     )
-    bindings = [(DESCRIPTOR.services_by_name["AnalyticsService"], AnalyticsServicer(model))]
+    bindings = [(DESCRIPTOR.services_by_name["AnalyticsService"], servicer)]
     server = Server(settings=settings, bindings=bindings, guard=guard, telemetry=telemetry)
     remotes = (checker, recorder)
     following = asyncio.create_task(follower.run())
-    return Analytics(server, guard, follower, model, bus, remotes, (access, audit, ingest), writer, following)
+    channels = (access, audit, ingest)
+    return Analytics(
+        server, guard, follower, model, bus, remotes, channels, writer, steps, following, registry, snapshot
+    )
 
 
 def feed_of(ingest: grpc.aio.Channel, bus: Connection | None, telemetry: Telemetry) -> Feed:

@@ -19,23 +19,11 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Planier: sha
 
 # The modules that add commands, in the order that --help shows them.
 COMMANDS = (
-    "status",
-    "login",
-    "map",
-    "fact",
-    "cortege",
-    "convention",
-    "acts",
-    "clearance",
-    "review",
-    "notice",
-    "nominative_list",
-    "engagement",
-    "audit",
-    "demo",
+    *("status", "login", "map", "watch", "search", "agenda", "conflicts", "tension", "fact", "layer"),
+    *("cortege", "convention", "clearance", "notice", "nominative_list", "engagement", "access", "audit", "demo"),
 )
 # What the groups with many commands take from elsewhere.
-PARTS = ("proofs", "audit_replay", "audit_proof", "audit_governance", "audit_report", "audit_export")
+PARTS = ("acts", "review", "proofs", "audit_replay", "audit_proof", "audit_governance", "audit_report", "audit_export")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 PurposeOption = Annotated[str, typer.Option(help="Why, in the words of art6.purpose: SITUATION, CROSSING, TENSION.")]

@@ -1,4 +1,4 @@
-"""Files of facts: JSON Lines and delimited protobuf as `planier demo` writes them, GeoJSON through a mapping."""
+"""Files of facts: JSON Lines and delimited protobuf as `planier demo` writes them; GeoJSON."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -22,6 +22,8 @@ def read_facts(path: Path, mapping: Path | None = None) -> Iterator[Fact]:
     """The facts of a file in order, in constant memory but for GeoJSON; Problem FILE_UNREADABLE names the place."""
     if mapping is not None:
         yield from _mapped(json.loads(path.read_bytes()), yaml.safe_load(mapping.read_text()))
+    elif path.suffix == ".geojson":
+        yield from _described(json.loads(path.read_bytes()))
     elif path.suffix == ".facts":
         yield from _delimited(path)
     else:
@@ -78,13 +80,43 @@ def _mapped(collection: dict[str, Any], mapping: dict[str, Any]) -> Iterator[Fac
         yield fact
 
 
+def _described(collection: dict[str, Any]) -> Iterator[Fact]:
+    """Features that say themselves what they are: `source`, `kind`, `start` and `end` or `periods`, in ISO 8601.
+
+    Optional: `id`, `title`, `status`, `attributes`. What is not said in these words needs a mapping.
+    """
+    for index, feature in enumerate(collection["features"], 1):
+        properties = feature["properties"] or {}
+        try:
+            fact = Fact(source=properties["source"], kind=properties["kind"], revision=1)
+            fact.source_id = str(properties.get("id", feature.get("id", index)))
+            fact.title = properties.get("title", "")
+            fact.status = FactStatus.Value(f"FACT_STATUS_{properties.get('status', 'DECLARED')}")
+            for start, end in properties.get("periods") or [(properties["start"], properties["end"])]:
+                period = fact.periods.add()
+                period.start.FromDatetime(datetime.fromisoformat(start))
+                period.end.FromDatetime(datetime.fromisoformat(end))
+            for name, choice in properties.get("attributes", {}).items():
+                fact.attributes.add(name=name, choice=choice)
+        except (KeyError, TypeError, ValueError):
+            words = "does not say its source, kind, start and end; read it through a mapping (--mapping)"
+            raise _unreadable(f"feature {index}", words) from None
+        if feature["geometry"]:
+            fact.geometry.CopyFrom(_geometry(feature["geometry"]))
+        yield fact
+
+
 def _add_period(fact: Fact, properties: dict[str, Any], rule: dict[str, Any]) -> None:
     zone = ZoneInfo(rule["time_zone"])
     period = fact.periods.add()
     for name, moment in (("start", period.start), ("end", period.end)):
         text = properties[rule[name]]
-        # The file's times are local wall-clock times without an offset.
-        moment.FromDatetime(datetime.strptime(text, rule["format"]).replace(tzinfo=zone))
+        if "format" in rule:
+            # The file's times are local wall-clock times without an offset.
+            moment.FromDatetime(datetime.strptime(text, rule["format"]).replace(tzinfo=zone))
+        else:
+            read = datetime.fromisoformat(text)
+            moment.FromDatetime(read if read.tzinfo else read.replace(tzinfo=zone))
 
 
 def _geometry(geometry: dict[str, Any]) -> Geometry:

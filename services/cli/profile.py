@@ -25,6 +25,7 @@ class Profile:
     log_key: Path
     territory: Path
     annex: Path
+    layers: Path
     # Where the access log's tiles are served, "https://host:port"; "" where they are not.
     tiles: str = ""
 
@@ -51,6 +52,7 @@ class Profile:
             log_key=Path(content["log_key"]),
             territory=Path(content["territory"]),
             annex=Path(content["annex"]),
+            layers=Path(content.get("layers", path.parent / "layers")),
             tiles=content.get("tiles", ""),
         )
 

@@ -10,12 +10,12 @@ from planier.access.v1.access_pb2_grpc import AccessServiceStub
 from planier.ingest.v1.ingest_pb2 import DESCRIPTOR
 
 from services.ingest.admission import Admission
-from services.ingest.annex import await_signed
 from services.ingest.engine import Engine
 from services.ingest.ledger import Ledger
 from services.ingest.orders import ERASING_TYPES
 from services.ingest.service import IngestService
 from services.ingest.settings import IngestSettings
+from services.kernel.annex import await_signed
 from services.kernel.bus.base import TOPICS
 from services.kernel.bus.connection import BusSettings, Connection
 from services.kernel.bus.jetstream import JetStreamPublisher

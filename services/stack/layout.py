@@ -77,6 +77,11 @@ class Layout:
         """Annex 1, as the founding deed hashes it."""
         return ROOT / "deploy" / "annex" / "annex-1.json"
 
+    @property
+    def layers(self) -> Path:
+        """Reference layers, as `planier layer import` keeps them."""
+        return self.home / "layers"
+
     def database(self, service: str) -> Path:
         """A service's own SQLite file."""
         return self.home / service / f"{service}.db"
@@ -94,5 +99,6 @@ class Layout:
             "witnesses": str(self.witnesses),
             "territory": str(self.territory),
             "annex": str(self.annex),
+            "layers": str(self.layers),
         }
         self.profile.write_text(json.dumps(content, indent=2) + "\n")

@@ -123,6 +123,10 @@ def _analytics(layout: Layout) -> dict[str, str]:
         "AUDIT_ADDRESS": layout.address("audit"),
         "INGEST_ADDRESS": layout.address("ingest"),
         "NATS_URL": f"tls://{layout.address('broker')}",
+        "ANNEX_FILE": str(layout.annex),
+        "TERRITORY_FILE": str(layout.territory),
+        "STEPS_URL": f"sqlite:///{layout.home / 'analytics' / 'steps.db'}",
+        "LAYERS_FOLDER": str(layout.layers),
     }
 
 

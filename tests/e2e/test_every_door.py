@@ -9,8 +9,8 @@ import pytest
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from planier.access.v1 import access_pb2, engagement_events_pb2, engagement_pb2, events_pb2, list_pb2
-from planier.analytics.v1 import analytics_pb2
+from planier.access.v1 import access_pb2, engagement_events_pb2, engagement_pb2, events_pb2, list_pb2, recheck_pb2
+from planier.analytics.v1 import analytics_pb2, conflicts_pb2
 from planier.audit.v1 import audit_pb2, governance_pb2, oversight_pb2, record_pb2
 from planier.common.v1 import event_pb2, fact_pb2, guard_pb2, release_pb2
 from planier.ingest.v1 import events_pb2 as ingest_events_pb2
@@ -142,11 +142,31 @@ REQUESTS: Mapping[str, Message] = {
         consultation=LOOK, engagement_id=CLEARANCE, certificate=b"x", signature=b"x" * 64
     ),
     "ListEngagements": engagement_pb2.ListEngagementsRequest(consultation=LOOK),
+    "Recheck": recheck_pb2.RecheckRequest(consultation=LOOK, records=[b"x"]),
     "ReadEvents": event_pb2.ReadEventsRequest(),
     "QueryMap": analytics_pb2.QueryMapRequest(
         consultation=LOOK, box=analytics_pb2.BoundingBox(west=5, south=43, east=6, north=44), period=PERIOD
     ),
+    "QueryTension": analytics_pb2.QueryTensionRequest(
+        consultation=LOOK, box=analytics_pb2.BoundingBox(west=5, south=43, east=6, north=44), period=PERIOD
+    ),
+    "WatchMap": analytics_pb2.WatchMapRequest(
+        consultation=LOOK, box=analytics_pb2.BoundingBox(west=5, south=43, east=6, north=44)
+    ),
+    "SearchFacts": analytics_pb2.SearchFactsRequest(consultation=LOOK, words="travaux"),
+    "CountByZone": analytics_pb2.CountByZoneRequest(consultation=LOOK, layer="quartiers", period=PERIOD),
     "GetFact": analytics_pb2.GetFactRequest(consultation=LOOK, fact_id="0" * 32),
+    "QueryConflicts": analytics_pb2.QueryConflictsRequest(consultation=LOOK, period=PERIOD),
+    "AcknowledgeConflict": conflicts_pb2.AcknowledgeConflictRequest(
+        consultation=LOOK, conflict_id="0" * 32, fingerprint="0" * 32
+    ),
+    "ResolveConflict": conflicts_pb2.ResolveConflictRequest(
+        consultation=LOOK,
+        conflict_id="0" * 32,
+        fingerprint="0" * 32,
+        measure=fact_pb2.Measure(kind=fact_pb2.MEASURE_KIND_BARRIERS, reference="A-1"),
+    ),
+    "GetAgenda": analytics_pb2.GetAgendaRequest(consultation=LOOK),
     "GetPosition": analytics_pb2.GetPositionRequest(),
     "StreamChecks": access_pb2.StreamChecksRequest(
         batch=access_pb2.CheckRequest(

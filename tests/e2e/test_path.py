@@ -128,7 +128,14 @@ def test_revoked_means_refused_at_the_very_next_look(stack: Stack) -> None:
     assert stack.planier("map", *period, "--as", "prefecture-officer", "--json").status == 0
     listed = stack.planier("clearance", "list", "--as", "dga", "--json").content
     [clearance] = [item for item in listed if item["identity"]["subject"] == "prefecture-officer"]
-    assert stack.planier("clearance", "revoke", clearance["clearance_id"], "--as", "dga", "--json").status == 0
+    with stack.watching("--as", "prefecture-officer") as watch:
+        assert watch.stdout is not None
+        assert "cursor" in json.loads(watch.stdout.readline())
+        assert stack.planier("clearance", "revoke", clearance["clearance_id"], "--as", "dga", "--json").status == 0
+        # Re-checked every 500 ms: whatever the watch still told, it ends by itself, and says why.
+        ended = watch.stdout.read()
+        assert watch.wait(20) == 1
+    assert "art6.habilitation" in ended
     refused = stack.planier("map", *period, "--as", "prefecture-officer", "--json")
     assert refused.status == 1
     assert refused.content["error"]["code"] == "PERMISSION_DENIED"

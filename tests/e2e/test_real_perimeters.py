@@ -1,7 +1,6 @@
 """Perimeters that a real police authority gave out, declared as Cortège would, in a territory set to Paris."""
 
 import json
-import os
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,15 +11,15 @@ import pytest
 from shapely.geometry import shape
 
 from services.stack.layout import ROOT
+from tests.fixtures.outside import PERIMETERS
 from tests.fixtures.stack import Stack
 
-DATA = Path(os.environ.get("PLANIER_TEST_DATA", ROOT.parent / "shared" / "data")) / "jop2024-perimetres.geojson"
 MAPPING = "deploy/mappings/jop2024.yaml"
 PARIS = ZoneInfo("Europe/Paris")
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.skipif(not DATA.is_file(), reason=f"{DATA.name} is other people's data and is not here"),
+    pytest.mark.skipif(not PERIMETERS.is_file(), reason=f"{PERIMETERS.name} is other people's data and is not here"),
 ]
 
 
@@ -38,11 +37,11 @@ def hours(feature: dict[str, Any]) -> tuple[str, str]:
 
 
 def test_every_sound_perimeter_is_on_the_map_at_its_hours(tmp_path: Path) -> None:
-    features = json.loads(DATA.read_bytes())["features"]
+    features = json.loads(PERIMETERS.read_bytes())["features"]
     stack = Stack(tmp_path / "var", ("--no-demo", "--territory", str(ROOT / "deploy" / "territory" / "paris.json")))
     stack.start()
     try:
-        sent = stack.planier("cortege", "send", str(DATA), "--mapping", MAPPING, "--json")
+        sent = stack.planier("cortege", "send", str(PERIMETERS), "--mapping", MAPPING, "--json")
         expected = {f"JOP2024-{place:04d}": feature for place, feature in enumerate(features, 1)}
         unsound = {number for number, feature in expected.items() if not sound(feature)}
         assert {item["source_id"] for item in sent.content["refusals"]} == unsound

@@ -9,8 +9,8 @@ import pytest
 from planier.access.v1.access_pb2 import DESCRIPTOR, GetCommitmentsRequest, GetCommitmentsResponse
 from planier.access.v1.access_pb2_grpc import AccessServiceStub
 
-from services.ingest import annex
-from services.ingest.annex import AnnexMismatchError, await_signed
+from services.kernel import annex
+from services.kernel.annex import AnnexMismatchError, await_signed
 from services.kernel.rpc.call import Call
 from services.kernel.telemetry import Telemetry
 from tests.fixtures.ingest import REGISTRY

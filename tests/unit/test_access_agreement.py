@@ -410,11 +410,7 @@ PREFECTURE_DPO = Identity(access.ISSUER, "prefecture-dpo")
 
 
 def widened() -> State:
-    dpo = appointment(
-        "ROLE_DATA_PROTECTION_OFFICER", "PARTY_PREFECTURE", "prefecture-dpo", Person("Inès", "Vidal", "DPD")
-    )
-    state = applied(founded(), act_command("appointment", dpo, PREFECTURE_ALONE))
-    return applied(state, act_command("amendment", amendment(annex_hash="cd" * 32), act_id=AMENDMENT))
+    return applied(founded(), act_command("amendment", amendment(annex_hash="cd" * 32), act_id=AMENDMENT))
 
 
 TOLD = AcknowledgeNotice(access.DPO, f"{AMENDMENT}:CITY", "record")

@@ -12,7 +12,7 @@ from services.access import decisions, view
 from services.access.convention import Identity, State
 from services.access.decisions import Decider
 from services.access.policy import Policy
-from tests.fixtures import access
+from tests.fixtures import access, access_states
 from tests.fixtures.access import NOW, check_item
 
 POLICY = Policy.load()
@@ -125,3 +125,27 @@ def test_an_item_without_a_real_instant_is_denied_alone(decider: Decider, second
     item.decision_time.seconds = seconds
     verdict = decider.decide(item)
     assert (verdict.permit, list(verdict.clauses), verdict.check_id) == (False, ["default.deny"], item.check_id)
+
+
+@pytest.mark.parametrize("name", sorted(access_states.STATES))
+def test_what_is_foreseen_together_is_what_is_decided_one_by_one(name: str) -> None:
+    state = access_states.STATES[name]()
+    items = [access_states.item_of(case) for _, case in access_states.cases()]
+    timeless = access_states.item_of(access_states.cases()[0][1])
+    timeless.decision_time.seconds = 1 << 40
+    unknown = access_states.item_of(access_states.cases()[0][1])
+    unknown.operation = 99  # type: ignore[assignment]
+    items += [timeless, unknown]
+    foreseeing = Decider(POLICY, state)
+    foreseeing.foresee(items)
+    foreseeing.foresee(items)
+    plain = Decider(POLICY, state)
+    for item in items:
+        assert foreseeing.decide(item) == plain.decide(item)
+
+
+def test_nothing_is_foreseen_before_the_founding() -> None:
+    item = access.check_item(access.CITY_USER)
+    foreseeing = Decider(POLICY, State())
+    foreseeing.foresee([item])
+    assert foreseeing.decide(item) == Decider(POLICY, State()).decide(item)

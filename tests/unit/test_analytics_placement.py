@@ -1,7 +1,5 @@
 """Where facts are put, and what buckets promise of them."""
 
-from collections import Counter
-
 import h3.api.basic_int as h3
 import pytest
 from hypothesis import given
@@ -10,6 +8,7 @@ from planier.common.v1 import fact_pb2
 
 from services.analytics.placement import CELL_RESOLUTION, E7, bucket_of, parent, place
 from services.analytics.queries import roll_up
+from services.analytics.suppression import Tally
 from tests.fixtures import analytics as built
 from tests.fixtures.analytics import HOUR_US, NEW_YEAR_US
 
@@ -63,14 +62,13 @@ def test_a_shape_that_crosses_itself_is_still_placed_within_its_box() -> None:
 
 def test_cells_are_rolled_up_to_the_finest_resolution_that_fits() -> None:
     fine = [h3.latlng_to_cell(43.3, 5.30 + step / 1000, CELL_RESOLUTION) for step in range(100)]
-    counts = {cell: fine.count(cell) for cell in fine}
-    for budget in (len(counts), len(counts) - 1, 7, 1):
-        resolution, cells = roll_up(_counter(counts), budget)
-        assert sum(count for _, count in cells) == 100
-        assert len(cells) <= budget
+    tally: Tally[int] = Tally({(1, 2): 1})
+    for cell in fine:
+        tally.add(cell, (1, cell % 3))
+    size = len(set(fine))
+    for budget in (size, size - 1, 7, 1):
+        resolution, rolled = roll_up(tally, budget)
+        assert rolled.shown().total == 100
+        assert len(rolled.places()) <= budget
         finer = {parent(cell, resolution + 1) for cell in fine} if resolution < CELL_RESOLUTION else set()
         assert not finer or len(finer) > budget
-
-
-def _counter(counts: dict[int, int]) -> Counter[int]:
-    return Counter(counts)

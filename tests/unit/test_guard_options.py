@@ -15,7 +15,8 @@ from services.kernel.guard.options import GuardOptionError, methods_of
 from tests.fixtures.guard import METHODS
 
 _numbers = count()
-QUERY_MAP, GET_POSITION = 0, 2
+_NAMES = [method.name for method in analytics_pb2.DESCRIPTOR.services_by_name["AnalyticsService"].methods]
+QUERY_MAP, GET_POSITION = _NAMES.index("QueryMap"), _NAMES.index("GetPosition")
 
 
 def broken(
@@ -27,11 +28,29 @@ def broken(
     text = analytics_pb2.DESCRIPTOR.serialized_pb.replace(b"planier.analytics.v1", package.encode())
     file = FileDescriptorProto.FromString(text)
     file.name = f"{package}.proto"
+    _refer_to_what_others_define(file, package)
     method = file.service[0].method[index]
     change(method.options.Extensions[guard_pb2.guard], method, file)
     pool = descriptor_pool.Default()
     pool.AddSerializedFile(file.SerializeToString())
     return pool.FindServiceByName(f"{package}.AnalyticsService")
+
+
+def _refer_to_what_others_define(file: FileDescriptorProto, package: str) -> None:
+    """Types of the same package in other files kept their name."""
+    names = [*(one.name for one in file.message_type), *(one.name for one in file.enum_type)]
+    own = {f".{package}.{name}" for name in names}
+
+    def found(name: str) -> str:
+        foreign = name.startswith(f".{package}.") and name not in own
+        return name.replace(package, "planier.analytics.v1") if foreign else name
+
+    for message in file.message_type:
+        for one in message.field:
+            if one.type_name:
+                one.type_name = found(one.type_name)
+    for method in file.service[0].method:
+        method.input_type, method.output_type = found(method.input_type), found(method.output_type)
 
 
 def field_of(file: FileDescriptorProto, message: str, name: str) -> descriptor_pb2.FieldDescriptorProto:
@@ -112,7 +131,9 @@ def test_a_method_without_a_valid_guard_does_not_start(index: int, change: Calla
 
 
 def test_the_copy_itself_is_sound() -> None:
-    assert len(methods_of(broken(QUERY_MAP, lambda *_: None))) == 3
+    assert len(methods_of(broken(QUERY_MAP, lambda *_: None))) == len(
+        analytics_pb2.DESCRIPTOR.services_by_name["AnalyticsService"].methods
+    )
 
 
 def test_every_contract_is_guarded() -> None:

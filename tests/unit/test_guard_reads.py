@@ -2,11 +2,13 @@
 
 import asyncio
 import hashlib
+from typing import Any
 
 import grpc
 import pytest
-from planier.analytics.v1.analytics_pb2 import QueryMapRequest, QueryMapResponse
+from planier.analytics.v1.analytics_pb2 import BoundingBox, QueryMapRequest, QueryMapResponse
 from planier.audit.v1.record_pb2 import RECORD_KIND_REFUSAL, RECORD_KIND_RELEASE, AccessRecord
+from planier.common.v1.fact_pb2 import LngLat, Polygon, Ring
 from planier.common.v1.release_pb2 import Receipt
 
 from services.kernel.errors import Problem, not_found
@@ -202,3 +204,27 @@ def test_a_receipt_is_verified_over_its_exact_text() -> None:
             verify_receipt(altered, LOG_KEY.public_key())
     with pytest.raises(ReceiptError):
         verify_receipt(Receipt(), LOG_KEY.public_key())
+
+
+RING = Ring(points=[LngLat(longitude=x, latitude=y) for x, y in ((5.3, 43.2), (5.5, 43.3), (5.4, 43.1), (5.3, 43.2))])
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ({"box": BoundingBox(west=5.3, south=43.2, east=5.4, north=43.3)}, (5.3, 43.2, 5.4, 43.3)),
+        ({"polygon": Polygon(rings=[RING])}, (5.3, 43.1, 5.5, 43.3)),
+        ({}, None),
+    ],
+)
+async def test_access_is_told_the_box_that_the_look_stays_in(place: dict[str, Any], expected: Any) -> None:
+    """A clearance bounded to areas permits no look outside them (art6.habilitation)."""
+    bench = Bench()
+
+    async def nothing(_: QueryMapRequest, call: Call) -> QueryMapResponse:
+        return QueryMapResponse()
+
+    await bench.guard.unary(bench.call("QueryMap"), QueryMapRequest(consultation=consultation(), **place), nothing)
+    (item,) = bench.access.items
+    area = item.area
+    assert ((area.west, area.south, area.east, area.north) if item.HasField("area") else None) == expected

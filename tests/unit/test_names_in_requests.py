@@ -5,7 +5,13 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from planier.access.v1.access_pb2 import GrantClearanceRequest
 from planier.access.v1.events_pb2 import Person
-from planier.analytics.v1.analytics_pb2 import BoundingBox, QueryMapRequest
+from planier.analytics.v1.analytics_pb2 import (
+    BoundingBox,
+    GetAgendaRequest,
+    QueryConflictsRequest,
+    QueryMapRequest,
+    QueryTensionRequest,
+)
 from planier.common.v1.fact_pb2 import Period
 from protovalidate import Validator
 
@@ -17,7 +23,16 @@ BOX = BoundingBox(west=5, south=43, east=6, north=44)
 @pytest.mark.parametrize("text", ["appeler Jean Dupont", "06 12 34 56 78", "works\n", "", "x" * 41])
 @pytest.mark.parametrize(
     ("request_type", "field"),
-    [(QueryMapRequest, "sources"), (QueryMapRequest, "kinds"), (GrantClearanceRequest, "sources")],
+    [
+        (QueryMapRequest, "sources"),
+        (QueryMapRequest, "kinds"),
+        (QueryTensionRequest, "sources"),
+        (QueryTensionRequest, "kinds"),
+        (GrantClearanceRequest, "sources"),
+        (QueryConflictsRequest, "sources"),
+        (QueryConflictsRequest, "rules"),
+        (GetAgendaRequest, "sources"),
+    ],
 )
 def test_text_that_is_no_name_never_reaches_the_record(request_type: type[Message], field: str, text: str) -> None:
     violations = VALIDATOR.collect_violations(request_type(**{field: [text]}))

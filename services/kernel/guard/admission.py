@@ -10,7 +10,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from planier.access.v1.access_pb2 import CheckItem
 from planier.access.v1.access_pb2 import Subject as SubjectMessage
-from planier.access.v1.events_pb2 import Identity
+from planier.access.v1.events_pb2 import Area, Identity
 from planier.audit.v1.record_pb2 import RECORD_KIND_REFUSAL, AccessRecord, Actor
 from planier.common.v1.guard_pb2 import (
     AUTHENTICATION_CERTIFICATE,
@@ -46,6 +46,7 @@ PERMITTED_PURPOSES = frozenset(
 PERMIT_SECONDS = 2.0
 MAX_SOURCES = 100
 MAX_SOURCE_CHARACTERS = 60
+_EDGES = ("west", "south", "east", "north")
 _SOURCES = Violation("sources", "bounds", f"at most {MAX_SOURCES} names of at most {MAX_SOURCE_CHARACTERS} characters")
 
 
@@ -71,6 +72,9 @@ class _Shape:
     consultation: bool
     sources: bool
     declarer: tuple[str, ...]
+    # Fields that name the place looked at, a box and a polygon, where there are any.
+    box: bool
+    polygon: bool
 
 
 class Admitter:
@@ -122,7 +126,7 @@ class Admitter:
             if invocation.method.option.authentication == AUTHENTICATION_CREDENTIAL:
                 grant = undecided(subject, record, self._clock.now())
                 return Admission(invocation.method, grant, record)
-            return await self._decide(invocation, subject, record, begin)
+            return await self._decide(invocation, subject, record, _area_of(request, shape), begin)
         except Exception as error:
             problem = error if isinstance(error, Problem) else INTERNAL
             raise await self._refused(record, problem) from error
@@ -221,6 +225,7 @@ class Admitter:
         invocation: Invocation,
         subject: Subject,
         record: AccessRecord,
+        area: Area | None,
         begin: Callable[[Grant], None] | None,
     ) -> Admission:
         decided_at = self._monotonic()
@@ -235,6 +240,7 @@ class Admitter:
             purpose=record.purpose,
             sources=record.data.sources,
             decision_time=timestamp(moment),
+            area=area,
         )
         if begin is None:
             decision = await self.check(item)
@@ -278,7 +284,32 @@ def _shape_of(descriptor: Any) -> _Shape:
         consultation="consultation" in fields,
         sources=sources is not None and sources.is_repeated and sources.type == FieldDescriptor.TYPE_STRING,
         declarer=declarer,
+        box=_has("box", fields, _EDGES),
+        polygon=_has("polygon", fields, ("rings",)),
     )
+
+
+def _has(name: str, fields: Any, parts: tuple[str, ...]) -> bool:
+    """Whether there is a field of that name whose message has these fields."""
+    field = fields.get(name)
+    return (
+        field is not None
+        and field.message_type is not None
+        and all(part in field.message_type.fields_by_name for part in parts)
+    )
+
+
+def _area_of(request: Any, shape: _Shape) -> Area | None:
+    """The box that the look stays in, of a polygon the one around it; None where the request names no place."""
+    if shape.box and request.HasField("box"):
+        box = request.box
+        return Area(**{edge: getattr(box, edge) for edge in _EDGES})
+    if shape.polygon and request.HasField("polygon"):
+        points = [point for ring in request.polygon.rings for point in ring.points]
+        if points:
+            longitudes, latitudes = [p.longitude for p in points], [p.latitude for p in points]
+            return Area(west=min(longitudes), south=min(latitudes), east=max(longitudes), north=max(latitudes))
+    return None
 
 
 def _require_purpose(purpose: Purpose.ValueType) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from planier.access.v1.access_pb2 import CheckItem, CheckVerdict, InstrumentDecision
 from planier.access.v1.events_pb2 import Party, Role
-from planier.audit.v1.record_pb2 import AccessRecord, DecisionRecord
+from planier.audit.v1.record_pb2 import AccessRecord, Area, DecisionRecord
 from planier.common.v1.release_pb2 import Withheld
 
 from services.kernel.errors import Problem, denied
@@ -100,8 +100,16 @@ def state_decision(record: AccessRecord, item: CheckItem, decision: Decision) ->
             policy_hash=decision.policy_hash,
             access_state=decision.state,
             decision_time=item.decision_time,
+            sources_asked=item.sources,
+            multi_factor=item.subject.multi_factor,
+            verdict_digest=verdict.digest,
+            engine=decision.engine,
+            time_zone_data=decision.time_zone_data,
         )
     )
+    if item.HasField("area"):
+        area = item.area
+        record.decision.area_asked.CopyFrom(Area(west=area.west, south=area.south, east=area.east, north=area.north))
 
 
 def refusal_of(verdict: CheckVerdict) -> Problem:

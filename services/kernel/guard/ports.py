@@ -15,6 +15,9 @@ class Decision:
     verdict: CheckVerdict
     state: StorePosition
     policy_hash: str
+    # What computed it, and with which time-zone data: for whoever computes it again.
+    engine: str = ""
+    time_zone_data: str = ""
 
 
 class Checker(Protocol):

@@ -80,7 +80,13 @@ class RemoteChecker:
         if len(verdicts) != len(response.verdicts):
             return [LookupError("access answered one item twice")] * len(items)
         return [
-            Decision(verdicts[item.check_id], response.state, response.policy_hash)
+            Decision(
+                verdicts[item.check_id],
+                response.state,
+                response.policy_hash,
+                response.engine,
+                response.time_zone_data,
+            )
             if item.check_id in verdicts
             else LookupError("access left this item without a verdict")
             for item in items

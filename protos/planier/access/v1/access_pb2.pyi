@@ -1637,6 +1637,7 @@ class CheckVerdict(_message.Message):
     PARTY_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     ORGANISATION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     check_id: _builtins.str
     permit: _builtins.bool
     """True when at least one instrument permits."""
@@ -1645,6 +1646,8 @@ class CheckVerdict(_message.Message):
     party: _events_pb2.Party.ValueType
     role: _events_pb2.Role.ValueType
     organisation: _builtins.str
+    digest: _builtins.bytes
+    """SHA-256 of this message's deterministic serialisation, without check_id and digest."""
     @_builtins.property
     def instruments(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstrumentDecision]: ...
     @_builtins.property
@@ -1662,10 +1665,11 @@ class CheckVerdict(_message.Message):
         party: _events_pb2.Party.ValueType = ...,
         role: _events_pb2.Role.ValueType = ...,
         organisation: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_id", b"check_id", "clauses", b"clauses", "clearance_id", b"clearance_id", "instruments", b"instruments", "organisation", b"organisation", "party", b"party", "permit", b"permit", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_id", b"check_id", "clauses", b"clauses", "clearance_id", b"clearance_id", "digest", b"digest", "instruments", b"instruments", "organisation", b"organisation", "party", b"party", "permit", b"permit", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1678,7 +1682,13 @@ class CheckResponse(_message.Message):
     VERDICTS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     POLICY_HASH_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_DATA_FIELD_NUMBER: _builtins.int
     policy_hash: _builtins.str
+    engine: _builtins.str
+    """Versions of what decides and of the policy engine."""
+    time_zone_data: _builtins.str
+    """The time zone that legal terms are counted in, and the SHA-256 of its rules as loaded."""
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___CheckVerdict]: ...
     @_builtins.property
@@ -1689,10 +1699,12 @@ class CheckResponse(_message.Message):
         verdicts: _abc.Iterable[Global___CheckVerdict] | None = ...,
         state: _release_pb2.StorePosition | None = ...,
         policy_hash: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        time_zone_data: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy_hash", b"policy_hash", "state", b"state", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "policy_hash", b"policy_hash", "state", b"state", "time_zone_data", b"time_zone_data", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

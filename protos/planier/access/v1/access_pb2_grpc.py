@@ -6,6 +6,7 @@ import warnings
 from planier.access.v1 import access_pb2 as planier_dot_access_dot_v1_dot_access__pb2
 from planier.access.v1 import engagement_pb2 as planier_dot_access_dot_v1_dot_engagement__pb2
 from planier.access.v1 import list_pb2 as planier_dot_access_dot_v1_dot_list__pb2
+from planier.access.v1 import recheck_pb2 as planier_dot_access_dot_v1_dot_recheck__pb2
 from planier.common.v1 import event_pb2 as planier_dot_common_dot_v1_dot_event__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -211,6 +212,11 @@ class AccessServiceStub:
                 '/planier.access.v1.AccessService/StreamChecks',
                 request_serializer=planier_dot_access_dot_v1_dot_access__pb2.StreamChecksRequest.SerializeToString,
                 response_deserializer=planier_dot_access_dot_v1_dot_access__pb2.StreamChecksResponse.FromString,
+                _registered_method=True)
+        self.Recheck = channel.unary_unary(
+                '/planier.access.v1.AccessService/Recheck',
+                request_serializer=planier_dot_access_dot_v1_dot_recheck__pb2.RecheckRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_recheck__pb2.RecheckResponse.FromString,
                 _registered_method=True)
         self.ReadEvents = channel.unary_stream(
                 '/planier.access.v1.AccessService/ReadEvents',
@@ -461,6 +467,13 @@ class AccessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Recheck(self, request, context):
+        """Decisions of the access log made again, each from the events up to its position and the request that it states.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadEvents(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -644,6 +657,11 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.StreamChecks,
                     request_deserializer=planier_dot_access_dot_v1_dot_access__pb2.StreamChecksRequest.FromString,
                     response_serializer=planier_dot_access_dot_v1_dot_access__pb2.StreamChecksResponse.SerializeToString,
+            ),
+            'Recheck': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recheck,
+                    request_deserializer=planier_dot_access_dot_v1_dot_recheck__pb2.RecheckRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_recheck__pb2.RecheckResponse.SerializeToString,
             ),
             'ReadEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadEvents,
@@ -1596,6 +1614,33 @@ class AccessService:
             '/planier.access.v1.AccessService/StreamChecks',
             planier_dot_access_dot_v1_dot_access__pb2.StreamChecksRequest.SerializeToString,
             planier_dot_access_dot_v1_dot_access__pb2.StreamChecksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recheck(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/Recheck',
+            planier_dot_access_dot_v1_dot_recheck__pb2.RecheckRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_recheck__pb2.RecheckResponse.FromString,
             options,
             channel_credentials,
             insecure,

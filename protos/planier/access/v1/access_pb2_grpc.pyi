@@ -8,6 +8,7 @@ from grpc import aio as _aio
 from planier.access.v1 import access_pb2 as _access_pb2
 from planier.access.v1 import engagement_pb2 as _engagement_pb2
 from planier.access.v1 import list_pb2 as _list_pb2
+from planier.access.v1 import recheck_pb2 as _recheck_pb2
 from planier.common.v1 import event_pb2 as _event_pb2
 import abc as _abc_1
 
@@ -83,6 +84,8 @@ class AccessServiceStub:
     """Decides a batch of requests, linearised at the store's head."""
     StreamChecks: _aio.StreamStreamMultiCallable[_access_pb2.StreamChecksRequest, _access_pb2.StreamChecksResponse]
     """Check, batch after batch over one call: half the cost of a call for each."""
+    Recheck: _aio.UnaryUnaryMultiCallable[_recheck_pb2.RecheckRequest, _recheck_pb2.RecheckResponse]
+    """Decisions of the access log made again, each from the events up to its position and the request that it states."""
     ReadEvents: _aio.UnaryStreamMultiCallable[_event_pb2.ReadEventsRequest, _event_pb2.ReadEventsResponse]
 
 class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -361,6 +364,14 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_abc.AsyncIterator[_access_pb2.StreamChecksRequest], _abc.AsyncIterator[_access_pb2.StreamChecksResponse]],
     ) -> _abc.AsyncIterator[_access_pb2.StreamChecksResponse]:
         """Check, batch after batch over one call: half the cost of a call for each."""
+
+    @_abc_1.abstractmethod
+    def Recheck(
+        self,
+        request: _recheck_pb2.RecheckRequest,
+        context: _aio.ServicerContext[_recheck_pb2.RecheckRequest, _abc.Awaitable[_recheck_pb2.RecheckResponse]],
+    ) -> _abc.Awaitable[_recheck_pb2.RecheckResponse]:
+        """Decisions of the access log made again, each from the events up to its position and the request that it states."""
 
     @_abc_1.abstractmethod
     def ReadEvents(

@@ -24,12 +24,16 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from planier.analytics.v1 import agenda_pb2 as planier_dot_analytics_dot_v1_dot_agenda__pb2
+from planier.analytics.v1 import conflicts_pb2 as planier_dot_analytics_dot_v1_dot_conflicts__pb2
+from planier.analytics.v1 import coverage_pb2 as planier_dot_analytics_dot_v1_dot_coverage__pb2
+from planier.analytics.v1 import tension_pb2 as planier_dot_analytics_dot_v1_dot_tension__pb2
 from planier.common.v1 import fact_pb2 as planier_dot_common_dot_v1_dot_fact__pb2
 from planier.common.v1 import guard_pb2 as planier_dot_common_dot_v1_dot_guard__pb2
 from planier.common.v1 import release_pb2 as planier_dot_common_dot_v1_dot_release__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$planier/analytics/v1/analytics.proto\x12\x14planier.analytics.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cplanier/common/v1/fact.proto\x1a\x1dplanier/common/v1/guard.proto\x1a\x1fplanier/common/v1/release.proto\"\xa5\x02\n\x0b\x42oundingBox\x12\'\n\x04west\x18\x01 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x80\x66@)\x00\x00\x00\x00\x00\x80\x66\xc0@\x01\x12(\n\x05south\x18\x02 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x80V@)\x00\x00\x00\x00\x00\x80V\xc0@\x01\x12\'\n\x04\x65\x61st\x18\x03 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x80\x66@)\x00\x00\x00\x00\x00\x80\x66\xc0@\x01\x12(\n\x05north\x18\x04 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x80V@)\x00\x00\x00\x00\x00\x80V\xc0@\x01:p\xbaHm\x1ak\n\tbox.order\x12*west must not exceed east, nor south north\x1a\x32this.west <= this.east && this.south <= this.north\"\xb4\x04\n\x0fQueryMapRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12\x30\n\x03\x62ox\x18\x02 \x01(\x0b\x32!.planier.analytics.v1.BoundingBoxH\x00\x12-\n\x07polygon\x18\x03 \x01(\x0b\x32\x1a.planier.common.v1.PolygonH\x00\x12\x31\n\x06period\x18\x04 \x01(\x0b\x32\x19.planier.common.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01\x12\x35\n\x07sources\x18\x05 \x03(\tB$\xbaH!\x92\x01\x1e\x10\x64\"\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,39}$\x12\x34\n\x05kinds\x18\x06 \x03(\tB%\xbaH\"\x92\x01\x1f\x10\xc8\x01\"\x1ar\x18\x32\x16^[A-Z][A-Z0-9_]{0,39}$\x12\x42\n\x08statuses\x18\x07 \x03(\x0e\x32\x1d.planier.common.v1.FactStatusB\x11\xbaH\x0e\x92\x01\x0b\x10\x14\"\x07\x82\x01\x04\x10\x01 \x00\x12)\n\x05\x61s_of\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rchanged_since\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x05limit\x18\n \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x9c\x01\x12\x1e\n\x0b\x63\x65ll_budget\x18\x0b \x01(\rB\t\xbaH\x06*\x04\x18\xd0\x86\x03\x42\r\n\x04\x61rea\x12\x05\xbaH\x02\x08\x01\"\xe1\x03\n\x0e\x46\x65\x61tureColumns\x12\x0f\n\x07sources\x18\x01 \x03(\t\x12\r\n\x05kinds\x18\x02 \x03(\t\x12\x13\n\x0binstruments\x18\x03 \x03(\t\x12\x10\n\x08\x66\x61\x63t_ids\x18\x04 \x03(\t\x12\x14\n\x0csource_index\x18\x05 \x03(\r\x12\x12\n\nkind_index\x18\x06 \x03(\r\x12\x18\n\x10instrument_index\x18\x07 \x03(\r\x12/\n\x08statuses\x18\x08 \x03(\x0e\x32\x1d.planier.common.v1.FactStatus\x12\x11\n\trevisions\x18\t \x03(\r\x12\x0e\n\x06titles\x18\n \x03(\t\x12\x14\n\x0clongitude_e7\x18\x0b \x03(\x11\x12\x13\n\x0blatitude_e7\x18\x0c \x03(\x11\x12\x15\n\rperiod_counts\x18\r \x03(\r\x12\x0e\n\x06starts\x18\x0e \x03(\x12\x12\x0c\n\x04\x65nds\x18\x0f \x03(\x12\x12\x13\n\x0bshape_index\x18\x10 \x03(\r\x12+\n\x06shapes\x18\x11 \x03(\x0b\x32\x1b.planier.common.v1.Geometry\x12\x16\n\x0erecorded_at_us\x18\x12 \x03(\x12\x12\x1a\n\x12\x61ttendance_minimum\x18\x13 \x03(\r\x12\x1a\n\x12\x61ttendance_maximum\x18\x14 \x03(\r\"@\n\x0b\x43\x65llColumns\x12\x12\n\nresolution\x18\x01 \x01(\r\x12\r\n\x05\x63\x65lls\x18\x02 \x03(\x06\x12\x0e\n\x06\x63ounts\x18\x03 \x03(\x04\"\xcb\x01\n\x10QueryMapResponse\x12\x38\n\x08\x66\x65\x61tures\x18\x01 \x01(\x0b\x32$.planier.analytics.v1.FeatureColumnsH\x00\x12\x32\n\x05\x63\x65lls\x18\x02 \x01(\x0b\x32!.planier.analytics.v1.CellColumnsH\x00\x12\r\n\x05total\x18\x03 \x01(\x04\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMarkB\t\n\x07\x63ontent\"\x9a\x01\n\x0eGetFactRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12&\n\x07\x66\x61\x63t_id\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa9\x01\n\x0b\x46\x61\x63tVersion\x12%\n\x04\x66\x61\x63t\x18\x01 \x01(\x0b\x32\x17.planier.common.v1.Fact\x12\x30\n\x06\x63hange\x18\x02 \x01(\x0e\x32 .planier.analytics.v1.ChangeKind\x12/\n\x0brecorded_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08position\x18\x04 \x01(\x04\"\x88\x01\n\x0fGetFactResponse\x12\x0f\n\x07\x66\x61\x63t_id\x18\x01 \x01(\t\x12\x33\n\x08versions\x18\x02 \x03(\x0b\x32!.planier.analytics.v1.FactVersion\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark\"\x14\n\x12GetPositionRequest\"J\n\x13GetPositionResponse\x12\x33\n\tprojected\x18\x01 \x01(\x0b\x32 .planier.common.v1.StorePosition*w\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HANGE_KIND_DECLARED\x10\x01\x12\x17\n\x13\x43HANGE_KIND_AMENDED\x10\x02\x12\x19\n\x15\x43HANGE_KIND_CANCELLED\x10\x03\x32\xdf\x02\n\x10\x41nalyticsService\x12l\n\x08QueryMap\x12%.planier.analytics.v1.QueryMapRequest\x1a&.planier.analytics.v1.QueryMapResponse\"\x11\xca\xda\x18\r\x08\x01\x10\x03\x1a\x05\x66\x61\x63ts \x01\x12i\n\x07GetFact\x12$.planier.analytics.v1.GetFactRequest\x1a%.planier.analytics.v1.GetFactResponse\"\x11\xca\xda\x18\r\x08\x01\x10\x03\x1a\x05\x66\x61\x63ts \x01\x12r\n\x0bGetPosition\x12(.planier.analytics.v1.GetPositionRequest\x1a).planier.analytics.v1.GetPositionResponse\"\x0e\xca\xda\x18\n\x08\x03\x1a\x06\x65ventsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$planier/analytics/v1/analytics.proto\x12\x14planier.analytics.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!planier/analytics/v1/agenda.proto\x1a$planier/analytics/v1/conflicts.proto\x1a#planier/analytics/v1/coverage.proto\x1a\"planier/analytics/v1/tension.proto\x1a\x1cplanier/common/v1/fact.proto\x1a\x1dplanier/common/v1/guard.proto\x1a\x1fplanier/common/v1/release.proto\"\xa5\x02\n\x0b\x42oundingBox\x12\'\n\x04west\x18\x01 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x80\x66@)\x00\x00\x00\x00\x00\x80\x66\xc0@\x01\x12(\n\x05south\x18\x02 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x80V@)\x00\x00\x00\x00\x00\x80V\xc0@\x01\x12\'\n\x04\x65\x61st\x18\x03 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x80\x66@)\x00\x00\x00\x00\x00\x80\x66\xc0@\x01\x12(\n\x05north\x18\x04 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x80V@)\x00\x00\x00\x00\x00\x80V\xc0@\x01:p\xbaHm\x1ak\n\tbox.order\x12*west must not exceed east, nor south north\x1a\x32this.west <= this.east && this.south <= this.north\"\x98\x08\n\x0fQueryMapRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12\x30\n\x03\x62ox\x18\x02 \x01(\x0b\x32!.planier.analytics.v1.BoundingBoxH\x00\x12-\n\x07polygon\x18\x03 \x01(\x0b\x32\x1a.planier.common.v1.PolygonH\x00\x12\x31\n\x06period\x18\x04 \x01(\x0b\x32\x19.planier.common.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01\x12\x35\n\x07sources\x18\x05 \x03(\tB$\xbaH!\x92\x01\x1e\x10\x64\"\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,39}$\x12\x34\n\x05kinds\x18\x06 \x03(\tB%\xbaH\"\x92\x01\x1f\x10\xc8\x01\"\x1ar\x18\x32\x16^[A-Z][A-Z0-9_]{0,39}$\x12\x42\n\x08statuses\x18\x07 \x03(\x0e\x32\x1d.planier.common.v1.FactStatusB\x11\xbaH\x0e\x92\x01\x0b\x10\x14\"\x07\x82\x01\x04\x10\x01 \x00\x12)\n\x05\x61s_of\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rchanged_since\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x05limit\x18\n \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x9c\x01\x12\x1e\n\x0b\x63\x65ll_budget\x18\x0b \x01(\rB\t\xbaH\x06*\x04\x18\xd0\x86\x03\x12\x42\n\x06states\x18\x0c \x03(\x0e\x32\x1f.planier.analytics.v1.FactStateB\x11\xbaH\x0e\x92\x01\x0b\x10\x04\"\x07\x82\x01\x04\x10\x01 \x00\x12,\n\x08state_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12I\n\rempty_filters\x18\x0e \x03(\x0e\x32\x1f.planier.analytics.v1.MapFilterB\x11\xbaH\x0e\x92\x01\x0b\x10\x04\"\x07\x82\x01\x04\x10\x01 \x00:\xa4\x02\xbaH\xa0\x02\x1a\x9d\x02\n\x0c\x66ilter.empty\x12\x31\x61 filter that is named as empty must hold nothing\x1a\xd9\x01!((1 in this.empty_filters && size(this.sources) > 0) || (2 in this.empty_filters && size(this.kinds) > 0) || (3 in this.empty_filters && size(this.statuses) > 0) || (4 in this.empty_filters && size(this.states) > 0))B\r\n\x04\x61rea\x12\x05\xbaH\x02\x08\x01\"\xe1\x03\n\x0e\x46\x65\x61tureColumns\x12\x0f\n\x07sources\x18\x01 \x03(\t\x12\r\n\x05kinds\x18\x02 \x03(\t\x12\x13\n\x0binstruments\x18\x03 \x03(\t\x12\x10\n\x08\x66\x61\x63t_ids\x18\x04 \x03(\t\x12\x14\n\x0csource_index\x18\x05 \x03(\r\x12\x12\n\nkind_index\x18\x06 \x03(\r\x12\x18\n\x10instrument_index\x18\x07 \x03(\r\x12/\n\x08statuses\x18\x08 \x03(\x0e\x32\x1d.planier.common.v1.FactStatus\x12\x11\n\trevisions\x18\t \x03(\r\x12\x0e\n\x06titles\x18\n \x03(\t\x12\x14\n\x0clongitude_e7\x18\x0b \x03(\x11\x12\x13\n\x0blatitude_e7\x18\x0c \x03(\x11\x12\x15\n\rperiod_counts\x18\r \x03(\r\x12\x0e\n\x06starts\x18\x0e \x03(\x12\x12\x0c\n\x04\x65nds\x18\x0f \x03(\x12\x12\x13\n\x0bshape_index\x18\x10 \x03(\r\x12+\n\x06shapes\x18\x11 \x03(\x0b\x32\x1b.planier.common.v1.Geometry\x12\x16\n\x0erecorded_at_us\x18\x12 \x03(\x12\x12\x1a\n\x12\x61ttendance_minimum\x18\x13 \x03(\r\x12\x1a\n\x12\x61ttendance_maximum\x18\x14 \x03(\r\"@\n\x0b\x43\x65llColumns\x12\x12\n\nresolution\x18\x01 \x01(\r\x12\r\n\x05\x63\x65lls\x18\x02 \x03(\x06\x12\x0e\n\x06\x63ounts\x18\x03 \x03(\x04\"\xb2\x02\n\x10QueryMapResponse\x12\x38\n\x08\x66\x65\x61tures\x18\x01 \x01(\x0b\x32$.planier.analytics.v1.FeatureColumnsH\x00\x12\x32\n\x05\x63\x65lls\x18\x02 \x01(\x0b\x32!.planier.analytics.v1.CellColumnsH\x00\x12\r\n\x05total\x18\x03 \x01(\x04\x12\x30\n\x08\x63overage\x18\x04 \x01(\x0b\x32\x1e.planier.analytics.v1.Coverage\x12\x33\n\x08withheld\x18\x05 \x01(\x0b\x32!.planier.analytics.v1.Suppression\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMarkB\t\n\x07\x63ontent\"\xd7\x02\n\x0fWatchMapRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12\x30\n\x03\x62ox\x18\x02 \x01(\x0b\x32!.planier.analytics.v1.BoundingBoxH\x00\x12-\n\x07polygon\x18\x03 \x01(\x0b\x32\x1a.planier.common.v1.PolygonH\x00\x12\x35\n\x07sources\x18\x04 \x03(\tB$\xbaH!\x92\x01\x1e\x10\x64\"\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,39}$\x12\x34\n\x05kinds\x18\x05 \x03(\tB%\xbaH\"\x92\x01\x1f\x10\xc8\x01\"\x1ar\x18\x32\x16^[A-Z][A-Z0-9_]{0,39}$\x12\x30\n\x06\x63ursor\x18\x06 \x01(\x0b\x32 .planier.common.v1.StorePositionB\r\n\x04\x61rea\x12\x05\xbaH\x02\x08\x01\"\x83\x01\n\tMapChange\x12\x31\n\x04kind\x18\x01 \x01(\x0e\x32#.planier.analytics.v1.MapChangeKind\x12\x0f\n\x07\x66\x61\x63t_id\x18\x02 \x01(\t\x12\x32\n\x07version\x18\x03 \x01(\x0b\x32!.planier.analytics.v1.FactVersion\"\xbd\x01\n\x10WatchMapResponse\x12\x30\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1f.planier.analytics.v1.MapChange\x12\x30\n\x06\x63ursor\x18\x02 \x01(\x0b\x32 .planier.common.v1.StorePosition\x12\x14\n\x0c\x66\x61\x63ts_erased\x18\x03 \x01(\x08\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark\"\x90\x03\n\x12SearchFactsRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12\x17\n\x05words\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x8c\x01\x12\x30\n\x03\x62ox\x18\x03 \x01(\x0b\x32!.planier.analytics.v1.BoundingBoxH\x00\x12-\n\x07polygon\x18\x04 \x01(\x0b\x32\x1a.planier.common.v1.PolygonH\x00\x12\x1b\n\x05place\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x8c\x01H\x00\x12)\n\x06period\x18\x06 \x01(\x0b\x32\x19.planier.common.v1.Period\x12\x35\n\x07sources\x18\x07 \x03(\tB$\xbaH!\x92\x01\x1e\x10\x64\"\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,39}$\x12)\n\x05\x61s_of\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x05limit\x18\t \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x42\x06\n\x04\x61rea\"\x90\x02\n\x13SearchFactsResponse\x12\x36\n\x08\x66\x65\x61tures\x18\x01 \x01(\x0b\x32$.planier.analytics.v1.FeatureColumns\x12\r\n\x05slips\x18\x02 \x03(\r\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\x0c\n\x04zone\x18\x04 \x01(\t\x12\x33\n\x05layer\x18\x05 \x01(\x0b\x32$.planier.analytics.v1.LayerReference\x12\x30\n\x08\x63overage\x18\x06 \x01(\x0b\x32\x1e.planier.analytics.v1.Coverage\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark\"]\n\x0eLayerReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04hash\x18\x02 \x01(\t\x12/\n\x0bimported_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc4\x02\n\x12\x43ountByZoneRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12,\n\x05layer\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,39}$\x12\x31\n\x06period\x18\x03 \x01(\x0b\x32\x19.planier.common.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01\x12\x35\n\x07sources\x18\x04 \x03(\tB$\xbaH!\x92\x01\x1e\x10\x64\"\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,39}$\x12\x34\n\x05kinds\x18\x05 \x03(\tB%\xbaH\"\x92\x01\x1f\x10\xc8\x01\"\x1ar\x18\x32\x16^[A-Z][A-Z0-9_]{0,39}$\x12)\n\x05\x61s_of\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"6\n\tZoneCount\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\"\xb2\x02\n\x13\x43ountByZoneResponse\x12\x33\n\x05layer\x18\x01 \x01(\x0b\x32$.planier.analytics.v1.LayerReference\x12.\n\x05zones\x18\x02 \x03(\x0b\x32\x1f.planier.analytics.v1.ZoneCount\x12\x0f\n\x07outside\x18\x03 \x01(\x04\x12\r\n\x05total\x18\x04 \x01(\x04\x12\x33\n\x08withheld\x18\x05 \x01(\x0b\x32!.planier.analytics.v1.Suppression\x12\x30\n\x08\x63overage\x18\x06 \x01(\x0b\x32\x1e.planier.analytics.v1.Coverage\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark\"\x9a\x01\n\x0eGetFactRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12&\n\x07\x66\x61\x63t_id\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa9\x01\n\x0b\x46\x61\x63tVersion\x12%\n\x04\x66\x61\x63t\x18\x01 \x01(\x0b\x32\x17.planier.common.v1.Fact\x12\x30\n\x06\x63hange\x18\x02 \x01(\x0e\x32 .planier.analytics.v1.ChangeKind\x12/\n\x0brecorded_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08position\x18\x04 \x01(\x04\"\x88\x01\n\x0fGetFactResponse\x12\x0f\n\x07\x66\x61\x63t_id\x18\x01 \x01(\t\x12\x33\n\x08versions\x18\x02 \x03(\x0b\x32!.planier.analytics.v1.FactVersion\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark\"\x14\n\x12GetPositionRequest\"J\n\x13GetPositionResponse\x12\x33\n\tprojected\x18\x01 \x01(\x0b\x32 .planier.common.v1.StorePosition\"\x97\x06\n\x13QueryTensionRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12\x30\n\x03\x62ox\x18\x02 \x01(\x0b\x32!.planier.analytics.v1.BoundingBoxH\x00\x12-\n\x07polygon\x18\x03 \x01(\x0b\x32\x1a.planier.common.v1.PolygonH\x00\x12\x31\n\x06period\x18\x04 \x01(\x0b\x32\x19.planier.common.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01\x12\x35\n\x07sources\x18\x05 \x03(\tB$\xbaH!\x92\x01\x1e\x10\x64\"\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,39}$\x12\x34\n\x05kinds\x18\x06 \x03(\tB%\xbaH\"\x92\x01\x1f\x10\xc8\x01\"\x1ar\x18\x32\x16^[A-Z][A-Z0-9_]{0,39}$\x12)\n\x05\x61s_of\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x04step\x18\x08 \x01(\x0e\x32!.planier.analytics.v1.TensionStepB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12t\n\nresolution\x18\t \x01(\rB`\xbaH]\xba\x01Z\n\x12tension.resolution\x12\x19must be 0 or from 6 to 10\x1a)this == 0u || (this >= 6u && this <= 10u)\x12;\n\x05layer\x18\n \x03(\x0b\x32!.planier.analytics.v1.TensionUnitB\t\xbaH\x06\x92\x01\x03\x10\xd0\x0f\x12\x10\n\x08\x62y_layer\x18\x0b \x01(\x08\x12~\n\x0cpermutations\x18\x0c \x01(\rBh\xbaHe\xba\x01\x62\n\x14tension.permutations\x12\x1cmust be 0 or from 99 to 9999\x1a,this == 0u || (this >= 99u && this <= 9999u)\x12\x0e\n\x06method\x18\r \x01(\x08\x42\r\n\x04\x61rea\x12\x05\xbaH\x02\x08\x01\"\xef\x04\n\x15QueryConflictsRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12\x30\n\x03\x62ox\x18\x02 \x01(\x0b\x32!.planier.analytics.v1.BoundingBoxH\x00\x12-\n\x07polygon\x18\x03 \x01(\x0b\x32\x1a.planier.common.v1.PolygonH\x00\x12\xbd\x01\n\x06period\x18\x04 \x01(\x0b\x32\x19.planier.common.v1.PeriodB\x91\x01\xbaH\x8d\x01\xba\x01\x86\x01\n\rperiod.length\x12\x1fperiod must not exceed 400 days\x1aT!has(this.start) || !has(this.end) || this.end - this.start <= duration(\'34560000s\')\xc8\x01\x01\x12\x35\n\x07sources\x18\x05 \x03(\tB$\xbaH!\x92\x01\x1e\x10\x64\"\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,39}$\x12\x33\n\x05rules\x18\x06 \x03(\tB$\xbaH!\x92\x01\x1e\x10@\"\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,39}$\x12\x46\n\x06states\x18\x07 \x03(\x0e\x32#.planier.analytics.v1.ConflictStateB\x11\xbaH\x0e\x92\x01\x0b\x10\n\"\x07\x82\x01\x04\x10\x01 \x00\x12)\n\x05\x61s_of\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x05limit\x18\t \x01(\rB\x08\xbaH\x05*\x03\x18\x88\'B\x06\n\x04\x61rea\"\xa2\x01\n\x16QueryConflictsResponse\x12\x31\n\tconflicts\x18\x01 \x03(\x0b\x32\x1e.planier.analytics.v1.Conflict\x12\r\n\x05total\x18\x02 \x01(\x04\x12\x15\n\rrules_version\x18\x03 \x01(\t\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark\"\x99\x03\n\x10GetAgendaRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12\x30\n\x03\x62ox\x18\x02 \x01(\x0b\x32!.planier.analytics.v1.BoundingBoxH\x00\x12-\n\x07polygon\x18\x03 \x01(\x0b\x32\x1a.planier.common.v1.PolygonH\x00\x12\x39\n\tfirst_day\x18\x04 \x01(\tB&\xbaH#r!2\x1f^([0-9]{4}-[0-9]{2}-[0-9]{2})?$\x12\x15\n\x04\x64\x61ys\x18\x05 \x01(\rB\x07\xbaH\x04*\x02\x18\\\x12\x35\n\x07sources\x18\x06 \x03(\tB$\xbaH!\x92\x01\x1e\x10\x64\"\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,39}$\x12)\n\x05\x61s_of\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rchanged_since\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\n\x04\x61rea\"\xa7\x01\n\x11GetAgendaResponse\x12-\n\x04\x64\x61ys\x18\x01 \x03(\x0b\x32\x1f.planier.analytics.v1.AgendaDay\x12\x32\n\x07\x65ntries\x18\x02 \x03(\x0b\x32!.planier.analytics.v1.AgendaEntry\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark*\x88\x01\n\tFactState\x12\x1a\n\x16\x46\x41\x43T_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46\x41\x43T_STATE_PLANNED\x10\x01\x12\x18\n\x14\x46\x41\x43T_STATE_UNDER_WAY\x10\x02\x12\x13\n\x0f\x46\x41\x43T_STATE_PAST\x10\x03\x12\x18\n\x14\x46\x41\x43T_STATE_CANCELLED\x10\x04*\x85\x01\n\tMapFilter\x12\x1a\n\x16MAP_FILTER_UNSPECIFIED\x10\x00\x12\x16\n\x12MAP_FILTER_SOURCES\x10\x01\x12\x14\n\x10MAP_FILTER_KINDS\x10\x02\x12\x17\n\x13MAP_FILTER_STATUSES\x10\x03\x12\x15\n\x11MAP_FILTER_STATES\x10\x04*g\n\rMapChangeKind\x12\x1f\n\x1bMAP_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17MAP_CHANGE_KIND_PRESENT\x10\x01\x12\x18\n\x14MAP_CHANGE_KIND_GONE\x10\x02*w\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HANGE_KIND_DECLARED\x10\x01\x12\x17\n\x13\x43HANGE_KIND_AMENDED\x10\x02\x12\x19\n\x15\x43HANGE_KIND_CANCELLED\x10\x03\x32\xbc\n\n\x10\x41nalyticsService\x12l\n\x08QueryMap\x12%.planier.analytics.v1.QueryMapRequest\x1a&.planier.analytics.v1.QueryMapResponse\"\x11\xca\xda\x18\r\x08\x01\x10\x03\x1a\x05\x66\x61\x63ts \x01\x12n\n\x08WatchMap\x12%.planier.analytics.v1.WatchMapRequest\x1a&.planier.analytics.v1.WatchMapResponse\"\x11\xca\xda\x18\r\x08\x01\x10\x03\x1a\x05\x66\x61\x63ts \x01\x30\x01\x12u\n\x0bSearchFacts\x12(.planier.analytics.v1.SearchFactsRequest\x1a).planier.analytics.v1.SearchFactsResponse\"\x11\xca\xda\x18\r\x08\x01\x10\x03\x1a\x05\x66\x61\x63ts \x01\x12u\n\x0b\x43ountByZone\x12(.planier.analytics.v1.CountByZoneRequest\x1a).planier.analytics.v1.CountByZoneResponse\"\x11\xca\xda\x18\r\x08\x01\x10\x03\x1a\x05\x66\x61\x63ts \x01\x12i\n\x07GetFact\x12$.planier.analytics.v1.GetFactRequest\x1a%.planier.analytics.v1.GetFactResponse\"\x11\xca\xda\x18\r\x08\x01\x10\x03\x1a\x05\x66\x61\x63ts \x01\x12r\n\x0bGetPosition\x12(.planier.analytics.v1.GetPositionRequest\x1a).planier.analytics.v1.GetPositionResponse\"\x0e\xca\xda\x18\n\x08\x03\x1a\x06\x65vents\x12x\n\x0cQueryTension\x12).planier.analytics.v1.QueryTensionRequest\x1a*.planier.analytics.v1.QueryTensionResponse\"\x11\xca\xda\x18\r\x08\x01\x10\x03\x1a\x05\x66\x61\x63ts \x01\x12~\n\x0eQueryConflicts\x12+.planier.analytics.v1.QueryConflictsRequest\x1a,.planier.analytics.v1.QueryConflictsResponse\"\x11\xca\xda\x18\r\x08\x01\x10\x03\x1a\x05\x66\x61\x63ts \x01\x12\x8d\x01\n\x13\x41\x63knowledgeConflict\x12\x30.planier.analytics.v1.AcknowledgeConflictRequest\x1a\x31.planier.analytics.v1.AcknowledgeConflictResponse\"\x11\xca\xda\x18\r\x08\x01\x10\x02\x1a\x05\x66\x61\x63ts \x01\x12\x81\x01\n\x0fResolveConflict\x12,.planier.analytics.v1.ResolveConflictRequest\x1a-.planier.analytics.v1.ResolveConflictResponse\"\x11\xca\xda\x18\r\x08\x01\x10\x02\x1a\x05\x66\x61\x63ts \x01\x12o\n\tGetAgenda\x12&.planier.analytics.v1.GetAgendaRequest\x1a\'.planier.analytics.v1.GetAgendaResponse\"\x11\xca\xda\x18\r\x08\x01\x10\x03\x1a\x05\x66\x61\x63ts \x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,36 +64,146 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYMAPREQUEST'].fields_by_name['limit']._serialized_options = b'\272H\006*\004\030\240\234\001'
   _globals['_QUERYMAPREQUEST'].fields_by_name['cell_budget']._loaded_options = None
   _globals['_QUERYMAPREQUEST'].fields_by_name['cell_budget']._serialized_options = b'\272H\006*\004\030\320\206\003'
+  _globals['_QUERYMAPREQUEST'].fields_by_name['states']._loaded_options = None
+  _globals['_QUERYMAPREQUEST'].fields_by_name['states']._serialized_options = b'\272H\016\222\001\013\020\004\"\007\202\001\004\020\001 \000'
+  _globals['_QUERYMAPREQUEST'].fields_by_name['empty_filters']._loaded_options = None
+  _globals['_QUERYMAPREQUEST'].fields_by_name['empty_filters']._serialized_options = b'\272H\016\222\001\013\020\004\"\007\202\001\004\020\001 \000'
+  _globals['_QUERYMAPREQUEST']._loaded_options = None
+  _globals['_QUERYMAPREQUEST']._serialized_options = b'\272H\240\002\032\235\002\n\014filter.empty\0221a filter that is named as empty must hold nothing\032\331\001!((1 in this.empty_filters && size(this.sources) > 0) || (2 in this.empty_filters && size(this.kinds) > 0) || (3 in this.empty_filters && size(this.statuses) > 0) || (4 in this.empty_filters && size(this.states) > 0))'
+  _globals['_WATCHMAPREQUEST'].oneofs_by_name['area']._loaded_options = None
+  _globals['_WATCHMAPREQUEST'].oneofs_by_name['area']._serialized_options = b'\272H\002\010\001'
+  _globals['_WATCHMAPREQUEST'].fields_by_name['sources']._loaded_options = None
+  _globals['_WATCHMAPREQUEST'].fields_by_name['sources']._serialized_options = b'\272H!\222\001\036\020d\"\032r\0302\026^[a-z][a-z0-9-]{0,39}$'
+  _globals['_WATCHMAPREQUEST'].fields_by_name['kinds']._loaded_options = None
+  _globals['_WATCHMAPREQUEST'].fields_by_name['kinds']._serialized_options = b'\272H\"\222\001\037\020\310\001\"\032r\0302\026^[A-Z][A-Z0-9_]{0,39}$'
+  _globals['_SEARCHFACTSREQUEST'].fields_by_name['words']._loaded_options = None
+  _globals['_SEARCHFACTSREQUEST'].fields_by_name['words']._serialized_options = b'\272H\005r\003\030\214\001'
+  _globals['_SEARCHFACTSREQUEST'].fields_by_name['place']._loaded_options = None
+  _globals['_SEARCHFACTSREQUEST'].fields_by_name['place']._serialized_options = b'\272H\007r\005\020\001\030\214\001'
+  _globals['_SEARCHFACTSREQUEST'].fields_by_name['sources']._loaded_options = None
+  _globals['_SEARCHFACTSREQUEST'].fields_by_name['sources']._serialized_options = b'\272H!\222\001\036\020d\"\032r\0302\026^[a-z][a-z0-9-]{0,39}$'
+  _globals['_SEARCHFACTSREQUEST'].fields_by_name['limit']._loaded_options = None
+  _globals['_SEARCHFACTSREQUEST'].fields_by_name['limit']._serialized_options = b'\272H\005*\003\030\350\007'
+  _globals['_COUNTBYZONEREQUEST'].fields_by_name['layer']._loaded_options = None
+  _globals['_COUNTBYZONEREQUEST'].fields_by_name['layer']._serialized_options = b'\272H\032r\0302\026^[a-z][a-z0-9-]{0,39}$'
+  _globals['_COUNTBYZONEREQUEST'].fields_by_name['period']._loaded_options = None
+  _globals['_COUNTBYZONEREQUEST'].fields_by_name['period']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_COUNTBYZONEREQUEST'].fields_by_name['sources']._loaded_options = None
+  _globals['_COUNTBYZONEREQUEST'].fields_by_name['sources']._serialized_options = b'\272H!\222\001\036\020d\"\032r\0302\026^[a-z][a-z0-9-]{0,39}$'
+  _globals['_COUNTBYZONEREQUEST'].fields_by_name['kinds']._loaded_options = None
+  _globals['_COUNTBYZONEREQUEST'].fields_by_name['kinds']._serialized_options = b'\272H\"\222\001\037\020\310\001\"\032r\0302\026^[A-Z][A-Z0-9_]{0,39}$'
   _globals['_GETFACTREQUEST'].fields_by_name['fact_id']._loaded_options = None
   _globals['_GETFACTREQUEST'].fields_by_name['fact_id']._serialized_options = b'\272H\022r\0202\016^[0-9a-f]{32}$'
+  _globals['_QUERYTENSIONREQUEST'].oneofs_by_name['area']._loaded_options = None
+  _globals['_QUERYTENSIONREQUEST'].oneofs_by_name['area']._serialized_options = b'\272H\002\010\001'
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['period']._loaded_options = None
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['period']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['sources']._loaded_options = None
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['sources']._serialized_options = b'\272H!\222\001\036\020d\"\032r\0302\026^[a-z][a-z0-9-]{0,39}$'
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['kinds']._loaded_options = None
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['kinds']._serialized_options = b'\272H\"\222\001\037\020\310\001\"\032r\0302\026^[A-Z][A-Z0-9_]{0,39}$'
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['step']._loaded_options = None
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['step']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['resolution']._loaded_options = None
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['resolution']._serialized_options = b'\272H]\272\001Z\n\022tension.resolution\022\031must be 0 or from 6 to 10\032)this == 0u || (this >= 6u && this <= 10u)'
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['layer']._loaded_options = None
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['layer']._serialized_options = b'\272H\006\222\001\003\020\320\017'
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['permutations']._loaded_options = None
+  _globals['_QUERYTENSIONREQUEST'].fields_by_name['permutations']._serialized_options = b'\272He\272\001b\n\024tension.permutations\022\034must be 0 or from 99 to 9999\032,this == 0u || (this >= 99u && this <= 9999u)'
+  _globals['_QUERYCONFLICTSREQUEST'].fields_by_name['period']._loaded_options = None
+  _globals['_QUERYCONFLICTSREQUEST'].fields_by_name['period']._serialized_options = b'\272H\215\001\272\001\206\001\n\rperiod.length\022\037period must not exceed 400 days\032T!has(this.start) || !has(this.end) || this.end - this.start <= duration(\'34560000s\')\310\001\001'
+  _globals['_QUERYCONFLICTSREQUEST'].fields_by_name['sources']._loaded_options = None
+  _globals['_QUERYCONFLICTSREQUEST'].fields_by_name['sources']._serialized_options = b'\272H!\222\001\036\020d\"\032r\0302\026^[a-z][a-z0-9-]{0,39}$'
+  _globals['_QUERYCONFLICTSREQUEST'].fields_by_name['rules']._loaded_options = None
+  _globals['_QUERYCONFLICTSREQUEST'].fields_by_name['rules']._serialized_options = b'\272H!\222\001\036\020@\"\032r\0302\026^[a-z][a-z0-9-]{0,39}$'
+  _globals['_QUERYCONFLICTSREQUEST'].fields_by_name['states']._loaded_options = None
+  _globals['_QUERYCONFLICTSREQUEST'].fields_by_name['states']._serialized_options = b'\272H\016\222\001\013\020\n\"\007\202\001\004\020\001 \000'
+  _globals['_QUERYCONFLICTSREQUEST'].fields_by_name['limit']._loaded_options = None
+  _globals['_QUERYCONFLICTSREQUEST'].fields_by_name['limit']._serialized_options = b'\272H\005*\003\030\210\''
+  _globals['_GETAGENDAREQUEST'].fields_by_name['first_day']._loaded_options = None
+  _globals['_GETAGENDAREQUEST'].fields_by_name['first_day']._serialized_options = b'\272H#r!2\037^([0-9]{4}-[0-9]{2}-[0-9]{2})?$'
+  _globals['_GETAGENDAREQUEST'].fields_by_name['days']._loaded_options = None
+  _globals['_GETAGENDAREQUEST'].fields_by_name['days']._serialized_options = b'\272H\004*\002\030\\'
+  _globals['_GETAGENDAREQUEST'].fields_by_name['sources']._loaded_options = None
+  _globals['_GETAGENDAREQUEST'].fields_by_name['sources']._serialized_options = b'\272H!\222\001\036\020d\"\032r\0302\026^[a-z][a-z0-9-]{0,39}$'
   _globals['_ANALYTICSSERVICE'].methods_by_name['QueryMap']._loaded_options = None
   _globals['_ANALYTICSSERVICE'].methods_by_name['QueryMap']._serialized_options = b'\312\332\030\r\010\001\020\003\032\005facts \001'
+  _globals['_ANALYTICSSERVICE'].methods_by_name['WatchMap']._loaded_options = None
+  _globals['_ANALYTICSSERVICE'].methods_by_name['WatchMap']._serialized_options = b'\312\332\030\r\010\001\020\003\032\005facts \001'
+  _globals['_ANALYTICSSERVICE'].methods_by_name['SearchFacts']._loaded_options = None
+  _globals['_ANALYTICSSERVICE'].methods_by_name['SearchFacts']._serialized_options = b'\312\332\030\r\010\001\020\003\032\005facts \001'
+  _globals['_ANALYTICSSERVICE'].methods_by_name['CountByZone']._loaded_options = None
+  _globals['_ANALYTICSSERVICE'].methods_by_name['CountByZone']._serialized_options = b'\312\332\030\r\010\001\020\003\032\005facts \001'
   _globals['_ANALYTICSSERVICE'].methods_by_name['GetFact']._loaded_options = None
   _globals['_ANALYTICSSERVICE'].methods_by_name['GetFact']._serialized_options = b'\312\332\030\r\010\001\020\003\032\005facts \001'
   _globals['_ANALYTICSSERVICE'].methods_by_name['GetPosition']._loaded_options = None
   _globals['_ANALYTICSSERVICE'].methods_by_name['GetPosition']._serialized_options = b'\312\332\030\n\010\003\032\006events'
-  _globals['_CHANGEKIND']._serialized_start=2403
-  _globals['_CHANGEKIND']._serialized_end=2522
-  _globals['_BOUNDINGBOX']._serialized_start=219
-  _globals['_BOUNDINGBOX']._serialized_end=512
-  _globals['_QUERYMAPREQUEST']._serialized_start=515
-  _globals['_QUERYMAPREQUEST']._serialized_end=1079
-  _globals['_FEATURECOLUMNS']._serialized_start=1082
-  _globals['_FEATURECOLUMNS']._serialized_end=1563
-  _globals['_CELLCOLUMNS']._serialized_start=1565
-  _globals['_CELLCOLUMNS']._serialized_end=1629
-  _globals['_QUERYMAPRESPONSE']._serialized_start=1632
-  _globals['_QUERYMAPRESPONSE']._serialized_end=1835
-  _globals['_GETFACTREQUEST']._serialized_start=1838
-  _globals['_GETFACTREQUEST']._serialized_end=1992
-  _globals['_FACTVERSION']._serialized_start=1995
-  _globals['_FACTVERSION']._serialized_end=2164
-  _globals['_GETFACTRESPONSE']._serialized_start=2167
-  _globals['_GETFACTRESPONSE']._serialized_end=2303
-  _globals['_GETPOSITIONREQUEST']._serialized_start=2305
-  _globals['_GETPOSITIONREQUEST']._serialized_end=2325
-  _globals['_GETPOSITIONRESPONSE']._serialized_start=2327
-  _globals['_GETPOSITIONRESPONSE']._serialized_end=2401
-  _globals['_ANALYTICSSERVICE']._serialized_start=2525
-  _globals['_ANALYTICSSERVICE']._serialized_end=2876
+  _globals['_ANALYTICSSERVICE'].methods_by_name['QueryTension']._loaded_options = None
+  _globals['_ANALYTICSSERVICE'].methods_by_name['QueryTension']._serialized_options = b'\312\332\030\r\010\001\020\003\032\005facts \001'
+  _globals['_ANALYTICSSERVICE'].methods_by_name['QueryConflicts']._loaded_options = None
+  _globals['_ANALYTICSSERVICE'].methods_by_name['QueryConflicts']._serialized_options = b'\312\332\030\r\010\001\020\003\032\005facts \001'
+  _globals['_ANALYTICSSERVICE'].methods_by_name['AcknowledgeConflict']._loaded_options = None
+  _globals['_ANALYTICSSERVICE'].methods_by_name['AcknowledgeConflict']._serialized_options = b'\312\332\030\r\010\001\020\002\032\005facts \001'
+  _globals['_ANALYTICSSERVICE'].methods_by_name['ResolveConflict']._loaded_options = None
+  _globals['_ANALYTICSSERVICE'].methods_by_name['ResolveConflict']._serialized_options = b'\312\332\030\r\010\001\020\002\032\005facts \001'
+  _globals['_ANALYTICSSERVICE'].methods_by_name['GetAgenda']._loaded_options = None
+  _globals['_ANALYTICSSERVICE'].methods_by_name['GetAgenda']._serialized_options = b'\312\332\030\r\010\001\020\003\032\005facts \001'
+  _globals['_FACTSTATE']._serialized_start=7441
+  _globals['_FACTSTATE']._serialized_end=7577
+  _globals['_MAPFILTER']._serialized_start=7580
+  _globals['_MAPFILTER']._serialized_end=7713
+  _globals['_MAPCHANGEKIND']._serialized_start=7715
+  _globals['_MAPCHANGEKIND']._serialized_end=7818
+  _globals['_CHANGEKIND']._serialized_start=7820
+  _globals['_CHANGEKIND']._serialized_end=7939
+  _globals['_BOUNDINGBOX']._serialized_start=365
+  _globals['_BOUNDINGBOX']._serialized_end=658
+  _globals['_QUERYMAPREQUEST']._serialized_start=661
+  _globals['_QUERYMAPREQUEST']._serialized_end=1709
+  _globals['_FEATURECOLUMNS']._serialized_start=1712
+  _globals['_FEATURECOLUMNS']._serialized_end=2193
+  _globals['_CELLCOLUMNS']._serialized_start=2195
+  _globals['_CELLCOLUMNS']._serialized_end=2259
+  _globals['_QUERYMAPRESPONSE']._serialized_start=2262
+  _globals['_QUERYMAPRESPONSE']._serialized_end=2568
+  _globals['_WATCHMAPREQUEST']._serialized_start=2571
+  _globals['_WATCHMAPREQUEST']._serialized_end=2914
+  _globals['_MAPCHANGE']._serialized_start=2917
+  _globals['_MAPCHANGE']._serialized_end=3048
+  _globals['_WATCHMAPRESPONSE']._serialized_start=3051
+  _globals['_WATCHMAPRESPONSE']._serialized_end=3240
+  _globals['_SEARCHFACTSREQUEST']._serialized_start=3243
+  _globals['_SEARCHFACTSREQUEST']._serialized_end=3643
+  _globals['_SEARCHFACTSRESPONSE']._serialized_start=3646
+  _globals['_SEARCHFACTSRESPONSE']._serialized_end=3918
+  _globals['_LAYERREFERENCE']._serialized_start=3920
+  _globals['_LAYERREFERENCE']._serialized_end=4013
+  _globals['_COUNTBYZONEREQUEST']._serialized_start=4016
+  _globals['_COUNTBYZONEREQUEST']._serialized_end=4340
+  _globals['_ZONECOUNT']._serialized_start=4342
+  _globals['_ZONECOUNT']._serialized_end=4396
+  _globals['_COUNTBYZONERESPONSE']._serialized_start=4399
+  _globals['_COUNTBYZONERESPONSE']._serialized_end=4705
+  _globals['_GETFACTREQUEST']._serialized_start=4708
+  _globals['_GETFACTREQUEST']._serialized_end=4862
+  _globals['_FACTVERSION']._serialized_start=4865
+  _globals['_FACTVERSION']._serialized_end=5034
+  _globals['_GETFACTRESPONSE']._serialized_start=5037
+  _globals['_GETFACTRESPONSE']._serialized_end=5173
+  _globals['_GETPOSITIONREQUEST']._serialized_start=5175
+  _globals['_GETPOSITIONREQUEST']._serialized_end=5195
+  _globals['_GETPOSITIONRESPONSE']._serialized_start=5197
+  _globals['_GETPOSITIONRESPONSE']._serialized_end=5271
+  _globals['_QUERYTENSIONREQUEST']._serialized_start=5274
+  _globals['_QUERYTENSIONREQUEST']._serialized_end=6065
+  _globals['_QUERYCONFLICTSREQUEST']._serialized_start=6068
+  _globals['_QUERYCONFLICTSREQUEST']._serialized_end=6691
+  _globals['_QUERYCONFLICTSRESPONSE']._serialized_start=6694
+  _globals['_QUERYCONFLICTSRESPONSE']._serialized_end=6856
+  _globals['_GETAGENDAREQUEST']._serialized_start=6859
+  _globals['_GETAGENDAREQUEST']._serialized_end=7268
+  _globals['_GETAGENDARESPONSE']._serialized_start=7271
+  _globals['_GETAGENDARESPONSE']._serialized_end=7438
+  _globals['_ANALYTICSSERVICE']._serialized_start=7942
+  _globals['_ANALYTICSSERVICE']._serialized_end=9282
 # @@protoc_insertion_point(module_scope)

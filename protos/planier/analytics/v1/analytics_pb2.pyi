@@ -9,6 +9,10 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from planier.analytics.v1 import agenda_pb2 as _agenda_pb2
+from planier.analytics.v1 import conflicts_pb2 as _conflicts_pb2
+from planier.analytics.v1 import coverage_pb2 as _coverage_pb2
+from planier.analytics.v1 import tension_pb2 as _tension_pb2
 from planier.common.v1 import fact_pb2 as _fact_pb2
 from planier.common.v1 import release_pb2 as _release_pb2
 import builtins as _builtins
@@ -21,6 +25,78 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _FactState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FactStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FactState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FACT_STATE_UNSPECIFIED: _FactState.ValueType  # 0
+    FACT_STATE_PLANNED: _FactState.ValueType  # 1
+    """Still to begin, or between two of its periods."""
+    FACT_STATE_UNDER_WAY: _FactState.ValueType  # 2
+    """The moment lies within one of its periods."""
+    FACT_STATE_PAST: _FactState.ValueType  # 3
+    """Its last period is over, or it has begun and its status is ENDED."""
+    FACT_STATE_CANCELLED: _FactState.ValueType  # 4
+    """Its status is CANCELLED or PROHIBITED, whatever its periods."""
+
+class FactState(_FactState, metaclass=_FactStateEnumTypeWrapper):
+    """Where a fact stands at a moment."""
+
+FACT_STATE_UNSPECIFIED: FactState.ValueType  # 0
+FACT_STATE_PLANNED: FactState.ValueType  # 1
+"""Still to begin, or between two of its periods."""
+FACT_STATE_UNDER_WAY: FactState.ValueType  # 2
+"""The moment lies within one of its periods."""
+FACT_STATE_PAST: FactState.ValueType  # 3
+"""Its last period is over, or it has begun and its status is ENDED."""
+FACT_STATE_CANCELLED: FactState.ValueType  # 4
+"""Its status is CANCELLED or PROHIBITED, whatever its periods."""
+Global___FactState: _TypeAlias = FactState  # noqa: Y015
+
+class _MapFilter:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MapFilterEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MapFilter.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MAP_FILTER_UNSPECIFIED: _MapFilter.ValueType  # 0
+    MAP_FILTER_SOURCES: _MapFilter.ValueType  # 1
+    MAP_FILTER_KINDS: _MapFilter.ValueType  # 2
+    MAP_FILTER_STATUSES: _MapFilter.ValueType  # 3
+    MAP_FILTER_STATES: _MapFilter.ValueType  # 4
+
+class MapFilter(_MapFilter, metaclass=_MapFilterEnumTypeWrapper): ...
+
+MAP_FILTER_UNSPECIFIED: MapFilter.ValueType  # 0
+MAP_FILTER_SOURCES: MapFilter.ValueType  # 1
+MAP_FILTER_KINDS: MapFilter.ValueType  # 2
+MAP_FILTER_STATUSES: MapFilter.ValueType  # 3
+MAP_FILTER_STATES: MapFilter.ValueType  # 4
+Global___MapFilter: _TypeAlias = MapFilter  # noqa: Y015
+
+class _MapChangeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MapChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MapChangeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MAP_CHANGE_KIND_UNSPECIFIED: _MapChangeKind.ValueType  # 0
+    MAP_CHANGE_KIND_PRESENT: _MapChangeKind.ValueType  # 1
+    """The feature is on the map of this area, as it is now."""
+    MAP_CHANGE_KIND_GONE: _MapChangeKind.ValueType  # 2
+    """It was on the map of this area and is no longer: it moved away, or is now of a kind that was not asked for."""
+
+class MapChangeKind(_MapChangeKind, metaclass=_MapChangeKindEnumTypeWrapper): ...
+
+MAP_CHANGE_KIND_UNSPECIFIED: MapChangeKind.ValueType  # 0
+MAP_CHANGE_KIND_PRESENT: MapChangeKind.ValueType  # 1
+"""The feature is on the map of this area, as it is now."""
+MAP_CHANGE_KIND_GONE: MapChangeKind.ValueType  # 2
+"""It was on the map of this area and is no longer: it moved away, or is now of a kind that was not asked for."""
+Global___MapChangeKind: _TypeAlias = MapChangeKind  # noqa: Y015
 
 class _ChangeKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -84,6 +160,9 @@ class QueryMapRequest(_message.Message):
     CHANGED_SINCE_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     CELL_BUDGET_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    STATE_AT_FIELD_NUMBER: _builtins.int
+    EMPTY_FILTERS_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
     """Above this many, cells are returned; 0 means 2000."""
     cell_budget: _builtins.int
@@ -118,6 +197,20 @@ class QueryMapRequest(_message.Message):
     def changed_since(self) -> _timestamp_pb2.Timestamp:
         """Only facts whose newest version known at `as_of` was learnt at or after that instant."""
 
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___FactState.ValueType]:
+        """Empty means every state."""
+
+    @_builtins.property
+    def state_at(self) -> _timestamp_pb2.Timestamp:
+        """The moment that `states` are relative to; absent means `as_of`, or now."""
+
+    @_builtins.property
+    def empty_filters(self) -> _containers.RepeatedScalarFieldContainer[Global___MapFilter.ValueType]:
+        """Filters of which nothing is ticked. A repeated field cannot tell "none chosen" from "not used": one that holds
+        nothing and is not named here lets everything through, one that is named here lets nothing through: an empty map.
+        """
+
     def __init__(
         self,
         *,
@@ -132,10 +225,13 @@ class QueryMapRequest(_message.Message):
         changed_since: _timestamp_pb2.Timestamp | None = ...,
         limit: _builtins.int = ...,
         cell_budget: _builtins.int = ...,
+        states: _abc.Iterable[Global___FactState.ValueType] | None = ...,
+        state_at: _timestamp_pb2.Timestamp | None = ...,
+        empty_filters: _abc.Iterable[Global___MapFilter.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "changed_since", b"changed_since", "consultation", b"consultation", "period", b"period", "polygon", b"polygon"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "changed_since", b"changed_since", "consultation", b"consultation", "period", b"period", "polygon", b"polygon", "state_at", b"state_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "cell_budget", b"cell_budget", "changed_since", b"changed_since", "consultation", b"consultation", "kinds", b"kinds", "limit", b"limit", "period", b"period", "polygon", b"polygon", "sources", b"sources", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "cell_budget", b"cell_budget", "changed_since", b"changed_since", "consultation", b"consultation", "empty_filters", b"empty_filters", "kinds", b"kinds", "limit", b"limit", "period", b"period", "polygon", b"polygon", "sources", b"sources", "state_at", b"state_at", "states", b"states", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_area: _TypeAlias = _typing.Literal["box", "polygon"]  # noqa: Y015
     _WhichOneofArgType_area: _TypeAlias = _typing.Literal["area", b"area"]  # noqa: Y015
@@ -288,13 +384,23 @@ class QueryMapResponse(_message.Message):
     FEATURES_FIELD_NUMBER: _builtins.int
     CELLS_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
+    WITHHELD_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     total: _builtins.int
-    """Always exact."""
+    """Always exact: the number of features, or the sum of the counts and of `withheld.count`."""
     @_builtins.property
     def features(self) -> Global___FeatureColumns: ...
     @_builtins.property
     def cells(self) -> Global___CellColumns: ...
+    @_builtins.property
+    def coverage(self) -> _coverage_pb2.Coverage:
+        """What the map does not know."""
+
+    @_builtins.property
+    def withheld(self) -> _coverage_pb2.Suppression:
+        """Present where counts were too small to be shown."""
+
     @_builtins.property
     def release(self) -> _release_pb2.ReleaseMark: ...
     def __init__(
@@ -303,17 +409,386 @@ class QueryMapResponse(_message.Message):
         features: Global___FeatureColumns | None = ...,
         cells: Global___CellColumns | None = ...,
         total: _builtins.int = ...,
+        coverage: _coverage_pb2.Coverage | None = ...,
+        withheld: _coverage_pb2.Suppression | None = ...,
         release: _release_pb2.ReleaseMark | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "content", b"content", "features", b"features", "release", b"release"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "content", b"content", "coverage", b"coverage", "features", b"features", "release", b"release", "withheld", b"withheld"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "content", b"content", "features", b"features", "release", b"release", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "content", b"content", "coverage", b"coverage", "features", b"features", "release", b"release", "total", b"total", "withheld", b"withheld"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["features", "cells"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
 
 Global___QueryMapResponse: _TypeAlias = QueryMapResponse  # noqa: Y015
+
+@_typing.final
+class WatchMapRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSULTATION_FIELD_NUMBER: _builtins.int
+    BOX_FIELD_NUMBER: _builtins.int
+    POLYGON_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def consultation(self) -> _release_pb2.Consultation: ...
+    @_builtins.property
+    def box(self) -> Global___BoundingBox: ...
+    @_builtins.property
+    def polygon(self) -> _fact_pb2.Polygon: ...
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty means all that the caller may see."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def cursor(self) -> _release_pb2.StorePosition:
+        """Changes after this place in ingest's store: a message's `cursor`, or the `data_state` of an answer. Absent means from
+        now on. A place that this store never had is refused: CURSOR_DIVERGED, ask QueryMap again.
+        """
+
+    def __init__(
+        self,
+        *,
+        consultation: _release_pb2.Consultation | None = ...,
+        box: Global___BoundingBox | None = ...,
+        polygon: _fact_pb2.Polygon | None = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
+        cursor: _release_pb2.StorePosition | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "box", b"box", "consultation", b"consultation", "cursor", b"cursor", "polygon", b"polygon"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "box", b"box", "consultation", b"consultation", "cursor", b"cursor", "kinds", b"kinds", "polygon", b"polygon", "sources", b"sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_area: _TypeAlias = _typing.Literal["box", "polygon"]  # noqa: Y015
+    _WhichOneofArgType_area: _TypeAlias = _typing.Literal["area", b"area"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_area) -> _WhichOneofReturnType_area | None: ...
+
+Global___WatchMapRequest: _TypeAlias = WatchMapRequest  # noqa: Y015
+
+@_typing.final
+class MapChange(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    FACT_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    kind: Global___MapChangeKind.ValueType
+    fact_id: _builtins.str
+    @_builtins.property
+    def version(self) -> Global___FactVersion:
+        """PRESENT only: the version that made the change."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___MapChangeKind.ValueType = ...,
+        fact_id: _builtins.str = ...,
+        version: Global___FactVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fact_id", b"fact_id", "kind", b"kind", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MapChange: _TypeAlias = MapChange  # noqa: Y015
+
+@_typing.final
+class WatchMapResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    FACTS_ERASED_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    facts_erased: _builtins.bool
+    """Facts were erased. Nothing is kept of them, not even their ids: ask QueryMap what remains."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___MapChange]:
+        """In the order in which ingest recorded them."""
+
+    @_builtins.property
+    def cursor(self) -> _release_pb2.StorePosition:
+        """Everything up to here was told, this message included; the first message tells only where the watch begins."""
+
+    @_builtins.property
+    def release(self) -> _release_pb2.ReleaseMark: ...
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___MapChange] | None = ...,
+        cursor: _release_pb2.StorePosition | None = ...,
+        facts_erased: _builtins.bool = ...,
+        release: _release_pb2.ReleaseMark | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "cursor", b"cursor", "facts_erased", b"facts_erased", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchMapResponse: _TypeAlias = WatchMapResponse  # noqa: Y015
+
+@_typing.final
+class SearchFactsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSULTATION_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
+    BOX_FIELD_NUMBER: _builtins.int
+    POLYGON_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    words: _builtins.str
+    """At most eight words count; each must be met by a word of the title, from its beginning or with a slip of typing."""
+    place: _builtins.str
+    """A zone of a reference layer by its name, forgiven like a title's words."""
+    limit: _builtins.int
+    """0 means 50."""
+    @_builtins.property
+    def consultation(self) -> _release_pb2.Consultation: ...
+    @_builtins.property
+    def box(self) -> Global___BoundingBox: ...
+    @_builtins.property
+    def polygon(self) -> _fact_pb2.Polygon: ...
+    @_builtins.property
+    def period(self) -> _fact_pb2.Period:
+        """Absent means always; half-open."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty means all that the caller may see."""
+
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """What was known at that instant; absent means now."""
+
+    def __init__(
+        self,
+        *,
+        consultation: _release_pb2.Consultation | None = ...,
+        words: _builtins.str = ...,
+        box: Global___BoundingBox | None = ...,
+        polygon: _fact_pb2.Polygon | None = ...,
+        place: _builtins.str = ...,
+        period: _fact_pb2.Period | None = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "consultation", b"consultation", "period", b"period", "place", b"place", "polygon", b"polygon"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "consultation", b"consultation", "limit", b"limit", "period", b"period", "place", b"place", "polygon", b"polygon", "sources", b"sources", "words", b"words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_area: _TypeAlias = _typing.Literal["box", "polygon", "place"]  # noqa: Y015
+    _WhichOneofArgType_area: _TypeAlias = _typing.Literal["area", b"area"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_area) -> _WhichOneofReturnType_area | None: ...
+
+Global___SearchFactsRequest: _TypeAlias = SearchFactsRequest  # noqa: Y015
+
+@_typing.final
+class SearchFactsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURES_FIELD_NUMBER: _builtins.int
+    SLIPS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """More facts match than are returned."""
+    zone: _builtins.str
+    """The zone that `place` was understood as, and the layer that it is of."""
+    @_builtins.property
+    def features(self) -> Global___FeatureColumns:
+        """Best first: fewest slips, then the latest start, then the fact id."""
+
+    @_builtins.property
+    def slips(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Slips forgiven in each feature."""
+
+    @_builtins.property
+    def layer(self) -> Global___LayerReference: ...
+    @_builtins.property
+    def coverage(self) -> _coverage_pb2.Coverage: ...
+    @_builtins.property
+    def release(self) -> _release_pb2.ReleaseMark: ...
+    def __init__(
+        self,
+        *,
+        features: Global___FeatureColumns | None = ...,
+        slips: _abc.Iterable[_builtins.int] | None = ...,
+        more: _builtins.bool = ...,
+        zone: _builtins.str = ...,
+        layer: Global___LayerReference | None = ...,
+        coverage: _coverage_pb2.Coverage | None = ...,
+        release: _release_pb2.ReleaseMark | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "features", b"features", "layer", b"layer", "release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "features", b"features", "layer", b"layer", "more", b"more", "release", b"release", "slips", b"slips", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchFactsResponse: _TypeAlias = SearchFactsResponse  # noqa: Y015
+
+@_typing.final
+class LayerReference(_message.Message):
+    """One version of a reference layer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    IMPORTED_AT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    hash: _builtins.str
+    """SHA-256 of its normalised bytes, hex."""
+    @_builtins.property
+    def imported_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        hash: _builtins.str = ...,
+        imported_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["imported_at", b"imported_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "imported_at", b"imported_at", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LayerReference: _TypeAlias = LayerReference  # noqa: Y015
+
+@_typing.final
+class CountByZoneRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSULTATION_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    layer: _builtins.str
+    """"quartiers", "arrondissements" or another that was imported."""
+    @_builtins.property
+    def consultation(self) -> _release_pb2.Consultation: ...
+    @_builtins.property
+    def period(self) -> _fact_pb2.Period:
+        """A fact is in when one of its periods meets this one; half-open."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty means all that the caller may see."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """What was known at that instant, in the layer in use then; absent means now."""
+
+    def __init__(
+        self,
+        *,
+        consultation: _release_pb2.Consultation | None = ...,
+        layer: _builtins.str = ...,
+        period: _fact_pb2.Period | None = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "consultation", b"consultation", "period", b"period"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "consultation", b"consultation", "kinds", b"kinds", "layer", b"layer", "period", b"period", "sources", b"sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountByZoneRequest: _TypeAlias = CountByZoneRequest  # noqa: Y015
+
+@_typing.final
+class ZoneCount(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """The layer's own code and name of the zone."""
+    name: _builtins.str
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        name: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "count", b"count", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ZoneCount: _TypeAlias = ZoneCount  # noqa: Y015
+
+@_typing.final
+class CountByZoneResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAYER_FIELD_NUMBER: _builtins.int
+    ZONES_FIELD_NUMBER: _builtins.int
+    OUTSIDE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    WITHHELD_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    outside: _builtins.int
+    """Facts whose point lies in no zone, within the layer's bounding box."""
+    total: _builtins.int
+    """Exact: the sum of the zones' counts, of `outside` and of `withheld.count`."""
+    @_builtins.property
+    def layer(self) -> Global___LayerReference: ...
+    @_builtins.property
+    def zones(self) -> _containers.RepeatedCompositeFieldContainer[Global___ZoneCount]:
+        """Every zone, by code. A fact counts in the zone that its representative point lies in."""
+
+    @_builtins.property
+    def withheld(self) -> _coverage_pb2.Suppression: ...
+    @_builtins.property
+    def coverage(self) -> _coverage_pb2.Coverage: ...
+    @_builtins.property
+    def release(self) -> _release_pb2.ReleaseMark: ...
+    def __init__(
+        self,
+        *,
+        layer: Global___LayerReference | None = ...,
+        zones: _abc.Iterable[Global___ZoneCount] | None = ...,
+        outside: _builtins.int = ...,
+        total: _builtins.int = ...,
+        withheld: _coverage_pb2.Suppression | None = ...,
+        coverage: _coverage_pb2.Coverage | None = ...,
+        release: _release_pb2.ReleaseMark | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "layer", b"layer", "release", b"release", "withheld", b"withheld"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "layer", b"layer", "outside", b"outside", "release", b"release", "total", b"total", "withheld", b"withheld", "zones", b"zones"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountByZoneResponse: _TypeAlias = CountByZoneResponse  # noqa: Y015
 
 @_typing.final
 class GetFactRequest(_message.Message):
@@ -436,3 +911,264 @@ class GetPositionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetPositionResponse: _TypeAlias = GetPositionResponse  # noqa: Y015
+
+@_typing.final
+class QueryTensionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSULTATION_FIELD_NUMBER: _builtins.int
+    BOX_FIELD_NUMBER: _builtins.int
+    POLYGON_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    RESOLUTION_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    BY_LAYER_FIELD_NUMBER: _builtins.int
+    PERMUTATIONS_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    step: _tension_pb2.TensionStep.ValueType
+    resolution: _builtins.int
+    """Of the H3 cells; 0 means 9."""
+    by_layer: _builtins.bool
+    """The layer's polygons are the units, instead of cells."""
+    permutations: _builtins.int
+    """0 means 999."""
+    method: _builtins.bool
+    """Adds what local Moran and the space-time scan say."""
+    @_builtins.property
+    def consultation(self) -> _release_pb2.Consultation: ...
+    @_builtins.property
+    def box(self) -> Global___BoundingBox: ...
+    @_builtins.property
+    def polygon(self) -> _fact_pb2.Polygon: ...
+    @_builtins.property
+    def period(self) -> _fact_pb2.Period:
+        """A fact is counted once, where its representative point is, in the step in which it begins."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty means all that feed tension and that the caller may see."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """What was known at that instant; absent means now."""
+
+    @_builtins.property
+    def layer(self) -> _containers.RepeatedCompositeFieldContainer[_tension_pb2.TensionUnit]:
+        """A layer such as the quartiers: one more support that a zone should be found by."""
+
+    def __init__(
+        self,
+        *,
+        consultation: _release_pb2.Consultation | None = ...,
+        box: Global___BoundingBox | None = ...,
+        polygon: _fact_pb2.Polygon | None = ...,
+        period: _fact_pb2.Period | None = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
+        step: _tension_pb2.TensionStep.ValueType = ...,
+        resolution: _builtins.int = ...,
+        layer: _abc.Iterable[_tension_pb2.TensionUnit] | None = ...,
+        by_layer: _builtins.bool = ...,
+        permutations: _builtins.int = ...,
+        method: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "consultation", b"consultation", "period", b"period", "polygon", b"polygon"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "by_layer", b"by_layer", "consultation", b"consultation", "kinds", b"kinds", "layer", b"layer", "method", b"method", "period", b"period", "permutations", b"permutations", "polygon", b"polygon", "resolution", b"resolution", "sources", b"sources", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_area: _TypeAlias = _typing.Literal["box", "polygon"]  # noqa: Y015
+    _WhichOneofArgType_area: _TypeAlias = _typing.Literal["area", b"area"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_area) -> _WhichOneofReturnType_area | None: ...
+
+Global___QueryTensionRequest: _TypeAlias = QueryTensionRequest  # noqa: Y015
+
+@_typing.final
+class QueryConflictsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSULTATION_FIELD_NUMBER: _builtins.int
+    BOX_FIELD_NUMBER: _builtins.int
+    POLYGON_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """Most conflicts to return, the earliest first; 0 means 500."""
+    @_builtins.property
+    def consultation(self) -> _release_pb2.Consultation: ...
+    @_builtins.property
+    def box(self) -> Global___BoundingBox: ...
+    @_builtins.property
+    def polygon(self) -> _fact_pb2.Polygon: ...
+    @_builtins.property
+    def period(self) -> _fact_pb2.Period:
+        """A conflict is in when one of its windows meets this period; half-open, at most 400 days."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only conflicts that rest on these sources alone; empty means all that the caller may see."""
+
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty means every rule."""
+
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_conflicts_pb2.ConflictState.ValueType]:
+        """Empty means every state."""
+
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """What was known at that instant, steps included; absent means now."""
+
+    def __init__(
+        self,
+        *,
+        consultation: _release_pb2.Consultation | None = ...,
+        box: Global___BoundingBox | None = ...,
+        polygon: _fact_pb2.Polygon | None = ...,
+        period: _fact_pb2.Period | None = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        rules: _abc.Iterable[_builtins.str] | None = ...,
+        states: _abc.Iterable[_conflicts_pb2.ConflictState.ValueType] | None = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "consultation", b"consultation", "period", b"period", "polygon", b"polygon"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "consultation", b"consultation", "limit", b"limit", "period", b"period", "polygon", b"polygon", "rules", b"rules", "sources", b"sources", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_area: _TypeAlias = _typing.Literal["box", "polygon"]  # noqa: Y015
+    _WhichOneofArgType_area: _TypeAlias = _typing.Literal["area", b"area"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_area) -> _WhichOneofReturnType_area | None: ...
+
+Global___QueryConflictsRequest: _TypeAlias = QueryConflictsRequest  # noqa: Y015
+
+@_typing.final
+class QueryConflictsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFLICTS_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    RULES_VERSION_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """Always exact."""
+    rules_version: _builtins.str
+    """The version of the rules in use."""
+    @_builtins.property
+    def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[_conflicts_pb2.Conflict]: ...
+    @_builtins.property
+    def release(self) -> _release_pb2.ReleaseMark: ...
+    def __init__(
+        self,
+        *,
+        conflicts: _abc.Iterable[_conflicts_pb2.Conflict] | None = ...,
+        total: _builtins.int = ...,
+        rules_version: _builtins.str = ...,
+        release: _release_pb2.ReleaseMark | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts", "release", b"release", "rules_version", b"rules_version", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryConflictsResponse: _TypeAlias = QueryConflictsResponse  # noqa: Y015
+
+@_typing.final
+class GetAgendaRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSULTATION_FIELD_NUMBER: _builtins.int
+    BOX_FIELD_NUMBER: _builtins.int
+    POLYGON_FIELD_NUMBER: _builtins.int
+    FIRST_DAY_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    CHANGED_SINCE_FIELD_NUMBER: _builtins.int
+    first_day: _builtins.str
+    """The territory's day, such as 2026-06-01; empty means today, or the day of `as_of`."""
+    days: _builtins.int
+    """0 means 30."""
+    @_builtins.property
+    def consultation(self) -> _release_pb2.Consultation: ...
+    @_builtins.property
+    def box(self) -> Global___BoundingBox: ...
+    @_builtins.property
+    def polygon(self) -> _fact_pb2.Polygon: ...
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty means all that the caller may see."""
+
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """What was known at that instant; absent means now."""
+
+    @_builtins.property
+    def changed_since(self) -> _timestamp_pb2.Timestamp:
+        """Only what is new, moved, cancelled or otherwise changed since that instant."""
+
+    def __init__(
+        self,
+        *,
+        consultation: _release_pb2.Consultation | None = ...,
+        box: Global___BoundingBox | None = ...,
+        polygon: _fact_pb2.Polygon | None = ...,
+        first_day: _builtins.str = ...,
+        days: _builtins.int = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
+        changed_since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "changed_since", b"changed_since", "consultation", b"consultation", "polygon", b"polygon"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "changed_since", b"changed_since", "consultation", b"consultation", "days", b"days", "first_day", b"first_day", "polygon", b"polygon", "sources", b"sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_area: _TypeAlias = _typing.Literal["box", "polygon"]  # noqa: Y015
+    _WhichOneofArgType_area: _TypeAlias = _typing.Literal["area", b"area"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_area) -> _WhichOneofReturnType_area | None: ...
+
+Global___GetAgendaRequest: _TypeAlias = GetAgendaRequest  # noqa: Y015
+
+@_typing.final
+class GetAgendaResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAYS_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def days(self) -> _containers.RepeatedCompositeFieldContainer[_agenda_pb2.AgendaDay]:
+        """Every day of the span, the empty ones too."""
+
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_agenda_pb2.AgendaEntry]:
+        """Each once, however many days it lasts. With `changed_since`, also what no longer falls into the span."""
+
+    @_builtins.property
+    def release(self) -> _release_pb2.ReleaseMark: ...
+    def __init__(
+        self,
+        *,
+        days: _abc.Iterable[_agenda_pb2.AgendaDay] | None = ...,
+        entries: _abc.Iterable[_agenda_pb2.AgendaEntry] | None = ...,
+        release: _release_pb2.ReleaseMark | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "entries", b"entries", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAgendaResponse: _TypeAlias = GetAgendaResponse  # noqa: Y015

@@ -4,6 +4,8 @@ import grpc
 import warnings
 
 from planier.analytics.v1 import analytics_pb2 as planier_dot_analytics_dot_v1_dot_analytics__pb2
+from planier.analytics.v1 import conflicts_pb2 as planier_dot_analytics_dot_v1_dot_conflicts__pb2
+from planier.analytics.v1 import tension_pb2 as planier_dot_analytics_dot_v1_dot_tension__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -39,6 +41,21 @@ class AnalyticsServiceStub:
                 request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryMapRequest.SerializeToString,
                 response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryMapResponse.FromString,
                 _registered_method=True)
+        self.WatchMap = channel.unary_stream(
+                '/planier.analytics.v1.AnalyticsService/WatchMap',
+                request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.WatchMapRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.WatchMapResponse.FromString,
+                _registered_method=True)
+        self.SearchFacts = channel.unary_unary(
+                '/planier.analytics.v1.AnalyticsService/SearchFacts',
+                request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.SearchFactsRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.SearchFactsResponse.FromString,
+                _registered_method=True)
+        self.CountByZone = channel.unary_unary(
+                '/planier.analytics.v1.AnalyticsService/CountByZone',
+                request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.CountByZoneRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.CountByZoneResponse.FromString,
+                _registered_method=True)
         self.GetFact = channel.unary_unary(
                 '/planier.analytics.v1.AnalyticsService/GetFact',
                 request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetFactRequest.SerializeToString,
@@ -49,6 +66,31 @@ class AnalyticsServiceStub:
                 request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionRequest.SerializeToString,
                 response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionResponse.FromString,
                 _registered_method=True)
+        self.QueryTension = channel.unary_unary(
+                '/planier.analytics.v1.AnalyticsService/QueryTension',
+                request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryTensionRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_tension__pb2.QueryTensionResponse.FromString,
+                _registered_method=True)
+        self.QueryConflicts = channel.unary_unary(
+                '/planier.analytics.v1.AnalyticsService/QueryConflicts',
+                request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryConflictsRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryConflictsResponse.FromString,
+                _registered_method=True)
+        self.AcknowledgeConflict = channel.unary_unary(
+                '/planier.analytics.v1.AnalyticsService/AcknowledgeConflict',
+                request_serializer=planier_dot_analytics_dot_v1_dot_conflicts__pb2.AcknowledgeConflictRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_conflicts__pb2.AcknowledgeConflictResponse.FromString,
+                _registered_method=True)
+        self.ResolveConflict = channel.unary_unary(
+                '/planier.analytics.v1.AnalyticsService/ResolveConflict',
+                request_serializer=planier_dot_analytics_dot_v1_dot_conflicts__pb2.ResolveConflictRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_conflicts__pb2.ResolveConflictResponse.FromString,
+                _registered_method=True)
+        self.GetAgenda = channel.unary_unary(
+                '/planier.analytics.v1.AnalyticsService/GetAgenda',
+                request_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaRequest.SerializeToString,
+                response_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaResponse.FromString,
+                _registered_method=True)
 
 
 class AnalyticsServiceServicer:
@@ -56,6 +98,27 @@ class AnalyticsServiceServicer:
 
     def QueryMap(self, request, context):
         """Exact features up to a limit; above it, exact counts per H3 cell whose sum is the number of features.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchMap(self, request, context):
+        """Changes within an area as they are learnt, after a cursor: none lost, none twice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchFacts(self, request, context):
+        """Facts by the words of their titles (accents and slips of typing forgiven) and by place.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountByZone(self, request, context):
+        """Exact counts by zone of a reference layer (quartiers, arrondissements).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -75,6 +138,41 @@ class AnalyticsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def QueryTension(self, request, context):
+        """Where facts gather beyond chance, under the purpose TENSION only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QueryConflicts(self, request, context):
+        """Facts that do not go together, with what people did about it; under the purpose CROSSING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcknowledgeConflict(self, request, context):
+        """A person has seen a conflict and takes it on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveConflict(self, request, context):
+        """A person says which measure resolves a conflict.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAgenda(self, request, context):
+        """Day by day what happens, where and when, and what deserves attention; under the purpose SITUATION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AnalyticsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -82,6 +180,21 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
                     servicer.QueryMap,
                     request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryMapRequest.FromString,
                     response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryMapResponse.SerializeToString,
+            ),
+            'WatchMap': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchMap,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.WatchMapRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.WatchMapResponse.SerializeToString,
+            ),
+            'SearchFacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchFacts,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.SearchFactsRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.SearchFactsResponse.SerializeToString,
+            ),
+            'CountByZone': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountByZone,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.CountByZoneRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.CountByZoneResponse.SerializeToString,
             ),
             'GetFact': grpc.unary_unary_rpc_method_handler(
                     servicer.GetFact,
@@ -92,6 +205,31 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
                     servicer.GetPosition,
                     request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionRequest.FromString,
                     response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionResponse.SerializeToString,
+            ),
+            'QueryTension': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryTension,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryTensionRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_tension__pb2.QueryTensionResponse.SerializeToString,
+            ),
+            'QueryConflicts': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryConflicts,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryConflictsRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryConflictsResponse.SerializeToString,
+            ),
+            'AcknowledgeConflict': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcknowledgeConflict,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_conflicts__pb2.AcknowledgeConflictRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_conflicts__pb2.AcknowledgeConflictResponse.SerializeToString,
+            ),
+            'ResolveConflict': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveConflict,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_conflicts__pb2.ResolveConflictRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_conflicts__pb2.ResolveConflictResponse.SerializeToString,
+            ),
+            'GetAgenda': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAgenda,
+                    request_deserializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaRequest.FromString,
+                    response_serializer=planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -121,6 +259,87 @@ class AnalyticsService:
             '/planier.analytics.v1.AnalyticsService/QueryMap',
             planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryMapRequest.SerializeToString,
             planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryMapResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchMap(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/WatchMap',
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.WatchMapRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.WatchMapResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchFacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/SearchFacts',
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.SearchFactsRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.SearchFactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountByZone(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/CountByZone',
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.CountByZoneRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.CountByZoneResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -175,6 +394,141 @@ class AnalyticsService:
             '/planier.analytics.v1.AnalyticsService/GetPosition',
             planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionRequest.SerializeToString,
             planier_dot_analytics_dot_v1_dot_analytics__pb2.GetPositionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryTension(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/QueryTension',
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryTensionRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_tension__pb2.QueryTensionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryConflicts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/QueryConflicts',
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryConflictsRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.QueryConflictsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcknowledgeConflict(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/AcknowledgeConflict',
+            planier_dot_analytics_dot_v1_dot_conflicts__pb2.AcknowledgeConflictRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_conflicts__pb2.AcknowledgeConflictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveConflict(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/ResolveConflict',
+            planier_dot_analytics_dot_v1_dot_conflicts__pb2.ResolveConflictRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_conflicts__pb2.ResolveConflictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAgenda(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.analytics.v1.AnalyticsService/GetAgenda',
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaRequest.SerializeToString,
+            planier_dot_analytics_dot_v1_dot_analytics__pb2.GetAgendaResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,8 @@ Reading: the map and the things on it (art5.map)."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from planier.analytics.v1 import analytics_pb2 as _analytics_pb2
+from planier.analytics.v1 import conflicts_pb2 as _conflicts_pb2
+from planier.analytics.v1 import tension_pb2 as _tension_pb2
 import abc as _abc_1
 
 
@@ -16,10 +18,26 @@ class AnalyticsServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     QueryMap: _aio.UnaryUnaryMultiCallable[_analytics_pb2.QueryMapRequest, _analytics_pb2.QueryMapResponse]
     """Exact features up to a limit; above it, exact counts per H3 cell whose sum is the number of features."""
+    WatchMap: _aio.UnaryStreamMultiCallable[_analytics_pb2.WatchMapRequest, _analytics_pb2.WatchMapResponse]
+    """Changes within an area as they are learnt, after a cursor: none lost, none twice."""
+    SearchFacts: _aio.UnaryUnaryMultiCallable[_analytics_pb2.SearchFactsRequest, _analytics_pb2.SearchFactsResponse]
+    """Facts by the words of their titles (accents and slips of typing forgiven) and by place."""
+    CountByZone: _aio.UnaryUnaryMultiCallable[_analytics_pb2.CountByZoneRequest, _analytics_pb2.CountByZoneResponse]
+    """Exact counts by zone of a reference layer (quartiers, arrondissements)."""
     GetFact: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetFactRequest, _analytics_pb2.GetFactResponse]
     """One fact with its history."""
     GetPosition: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetPositionRequest, _analytics_pb2.GetPositionResponse]
     """How far the read model has followed ingest; hashes only."""
+    QueryTension: _aio.UnaryUnaryMultiCallable[_analytics_pb2.QueryTensionRequest, _tension_pb2.QueryTensionResponse]
+    """Where facts gather beyond chance, under the purpose TENSION only."""
+    QueryConflicts: _aio.UnaryUnaryMultiCallable[_analytics_pb2.QueryConflictsRequest, _analytics_pb2.QueryConflictsResponse]
+    """Facts that do not go together, with what people did about it; under the purpose CROSSING."""
+    AcknowledgeConflict: _aio.UnaryUnaryMultiCallable[_conflicts_pb2.AcknowledgeConflictRequest, _conflicts_pb2.AcknowledgeConflictResponse]
+    """A person has seen a conflict and takes it on."""
+    ResolveConflict: _aio.UnaryUnaryMultiCallable[_conflicts_pb2.ResolveConflictRequest, _conflicts_pb2.ResolveConflictResponse]
+    """A person says which measure resolves a conflict."""
+    GetAgenda: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetAgendaRequest, _analytics_pb2.GetAgendaResponse]
+    """Day by day what happens, where and when, and what deserves attention; under the purpose SITUATION."""
 
 class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -29,6 +47,30 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_analytics_pb2.QueryMapRequest, _abc.Awaitable[_analytics_pb2.QueryMapResponse]],
     ) -> _abc.Awaitable[_analytics_pb2.QueryMapResponse]:
         """Exact features up to a limit; above it, exact counts per H3 cell whose sum is the number of features."""
+
+    @_abc_1.abstractmethod
+    def WatchMap(
+        self,
+        request: _analytics_pb2.WatchMapRequest,
+        context: _aio.ServicerContext[_analytics_pb2.WatchMapRequest, _abc.AsyncIterator[_analytics_pb2.WatchMapResponse]],
+    ) -> _abc.AsyncIterator[_analytics_pb2.WatchMapResponse]:
+        """Changes within an area as they are learnt, after a cursor: none lost, none twice."""
+
+    @_abc_1.abstractmethod
+    def SearchFacts(
+        self,
+        request: _analytics_pb2.SearchFactsRequest,
+        context: _aio.ServicerContext[_analytics_pb2.SearchFactsRequest, _abc.Awaitable[_analytics_pb2.SearchFactsResponse]],
+    ) -> _abc.Awaitable[_analytics_pb2.SearchFactsResponse]:
+        """Facts by the words of their titles (accents and slips of typing forgiven) and by place."""
+
+    @_abc_1.abstractmethod
+    def CountByZone(
+        self,
+        request: _analytics_pb2.CountByZoneRequest,
+        context: _aio.ServicerContext[_analytics_pb2.CountByZoneRequest, _abc.Awaitable[_analytics_pb2.CountByZoneResponse]],
+    ) -> _abc.Awaitable[_analytics_pb2.CountByZoneResponse]:
+        """Exact counts by zone of a reference layer (quartiers, arrondissements)."""
 
     @_abc_1.abstractmethod
     def GetFact(
@@ -45,5 +87,45 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_analytics_pb2.GetPositionRequest, _abc.Awaitable[_analytics_pb2.GetPositionResponse]],
     ) -> _abc.Awaitable[_analytics_pb2.GetPositionResponse]:
         """How far the read model has followed ingest; hashes only."""
+
+    @_abc_1.abstractmethod
+    def QueryTension(
+        self,
+        request: _analytics_pb2.QueryTensionRequest,
+        context: _aio.ServicerContext[_analytics_pb2.QueryTensionRequest, _abc.Awaitable[_tension_pb2.QueryTensionResponse]],
+    ) -> _abc.Awaitable[_tension_pb2.QueryTensionResponse]:
+        """Where facts gather beyond chance, under the purpose TENSION only."""
+
+    @_abc_1.abstractmethod
+    def QueryConflicts(
+        self,
+        request: _analytics_pb2.QueryConflictsRequest,
+        context: _aio.ServicerContext[_analytics_pb2.QueryConflictsRequest, _abc.Awaitable[_analytics_pb2.QueryConflictsResponse]],
+    ) -> _abc.Awaitable[_analytics_pb2.QueryConflictsResponse]:
+        """Facts that do not go together, with what people did about it; under the purpose CROSSING."""
+
+    @_abc_1.abstractmethod
+    def AcknowledgeConflict(
+        self,
+        request: _conflicts_pb2.AcknowledgeConflictRequest,
+        context: _aio.ServicerContext[_conflicts_pb2.AcknowledgeConflictRequest, _abc.Awaitable[_conflicts_pb2.AcknowledgeConflictResponse]],
+    ) -> _abc.Awaitable[_conflicts_pb2.AcknowledgeConflictResponse]:
+        """A person has seen a conflict and takes it on."""
+
+    @_abc_1.abstractmethod
+    def ResolveConflict(
+        self,
+        request: _conflicts_pb2.ResolveConflictRequest,
+        context: _aio.ServicerContext[_conflicts_pb2.ResolveConflictRequest, _abc.Awaitable[_conflicts_pb2.ResolveConflictResponse]],
+    ) -> _abc.Awaitable[_conflicts_pb2.ResolveConflictResponse]:
+        """A person says which measure resolves a conflict."""
+
+    @_abc_1.abstractmethod
+    def GetAgenda(
+        self,
+        request: _analytics_pb2.GetAgendaRequest,
+        context: _aio.ServicerContext[_analytics_pb2.GetAgendaRequest, _abc.Awaitable[_analytics_pb2.GetAgendaResponse]],
+    ) -> _abc.Awaitable[_analytics_pb2.GetAgendaResponse]:
+        """Day by day what happens, where and when, and what deserves attention; under the purpose SITUATION."""
 
 def add_AnalyticsServiceServicer_to_server(servicer: AnalyticsServiceServicer, server: _aio.Server) -> None: ...

@@ -309,8 +309,20 @@ class DecisionRecord(_message.Message):
     POLICY_HASH_FIELD_NUMBER: _builtins.int
     ACCESS_STATE_FIELD_NUMBER: _builtins.int
     DECISION_TIME_FIELD_NUMBER: _builtins.int
+    SOURCES_ASKED_FIELD_NUMBER: _builtins.int
+    MULTI_FACTOR_FIELD_NUMBER: _builtins.int
+    AREA_ASKED_FIELD_NUMBER: _builtins.int
+    VERDICT_DIGEST_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_DATA_FIELD_NUMBER: _builtins.int
     permit: _builtins.bool
     policy_hash: _builtins.str
+    multi_factor: _builtins.bool
+    verdict_digest: _builtins.bytes
+    """SHA-256 of the verdict's deterministic serialisation, without its ids and this digest."""
+    engine: _builtins.str
+    """What computed it: the same state, request, policy, engine and time-zone data give the same bytes."""
+    time_zone_data: _builtins.str
     @_builtins.property
     def clauses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -321,6 +333,12 @@ class DecisionRecord(_message.Message):
     def access_state(self) -> _release_pb2.StorePosition: ...
     @_builtins.property
     def decision_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def sources_asked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What access was asked beside what the record says elsewhere: with these the decision can be made again."""
+
+    @_builtins.property
+    def area_asked(self) -> Global___Area: ...
     def __init__(
         self,
         *,
@@ -331,10 +349,16 @@ class DecisionRecord(_message.Message):
         policy_hash: _builtins.str = ...,
         access_state: _release_pb2.StorePosition | None = ...,
         decision_time: _timestamp_pb2.Timestamp | None = ...,
+        sources_asked: _abc.Iterable[_builtins.str] | None = ...,
+        multi_factor: _builtins.bool = ...,
+        area_asked: Global___Area | None = ...,
+        verdict_digest: _builtins.bytes = ...,
+        engine: _builtins.str = ...,
+        time_zone_data: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["access_state", b"access_state", "decision_time", b"decision_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_state", b"access_state", "area_asked", b"area_asked", "decision_time", b"decision_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_state", b"access_state", "clauses", b"clauses", "decision_time", b"decision_time", "permit", b"permit", "permitted_by", b"permitted_by", "policy_hash", b"policy_hash", "withheld", b"withheld"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_state", b"access_state", "area_asked", b"area_asked", "clauses", b"clauses", "decision_time", b"decision_time", "engine", b"engine", "multi_factor", b"multi_factor", "permit", b"permit", "permitted_by", b"permitted_by", "policy_hash", b"policy_hash", "sources_asked", b"sources_asked", "time_zone_data", b"time_zone_data", "verdict_digest", b"verdict_digest", "withheld", b"withheld"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

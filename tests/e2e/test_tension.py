@@ -1,0 +1,48 @@
+"""Zones of tension over the demonstration's past, as an officer asks for them."""
+
+import pytest
+
+from tests.fixtures.stack import Stack
+
+pytestmark = pytest.mark.e2e
+
+
+def test_an_officer_asks_where_tension_lies_and_the_look_is_recorded_under_that_purpose(stack: Stack) -> None:
+    assert stack.planier("login", "--as", "duty-officer").status == 0
+    asked = ("tension", "--from", "1998-01-01", "--resolution", "7", "--as", "duty-officer", "--method")
+    outcome = stack.planier(*asked, "--json")
+    assert outcome.status == 0, outcome.output + outcome.errors
+    answer = outcome.content
+    assert answer["method"]["support"] == "h3-7"
+    assert int(answer["method"]["steps"]) > 300
+    assert int(answer["total"]) > 300
+    assert answer["method"]["annex_hash"]
+    assert any("n'entrent jamais" in caution for caution in answer["cautions"])
+    assert {count["source"] for count in answer["counts"]} <= {
+        "residents-reports",
+        "municipal-police-reports",
+        "offences",
+        "infractions",
+    }
+    for zone in answer["zones"]:
+        assert zone["q"] <= 0.05
+        assert zone["reason"].startswith("Faits anormalement")
+    assert answer["zones"]
+    assert stack.planier("login", "--as", "auditor").status == 0
+    record_id = answer["release"]["receipt"]["record_id"]
+    replayed = stack.planier("audit", "replay", "--record", record_id, "--as", "auditor", "--json")
+    (row,) = replayed.content["records"]
+    assert (row["who"], row["method"], row["purpose"]) == ("duty-officer", "QueryTension", "TENSION")
+    assert "demonstrations" not in row["record"]["data"]["sources"]
+
+    told = stack.planier(*asked)
+    assert told.status == 0, told.output + told.errors
+    assert "Ces chiffres montrent où des faits sont enregistrés" in told.output
+    assert "Gi*" in told.output
+
+
+def test_a_quiet_place_has_an_answer_too(stack: Stack) -> None:
+    assert stack.planier("login", "--as", "prefecture-officer").status == 0
+    outcome = stack.planier("tension", "--area", "5.52,43.17,5.53,43.18", "--as", "prefecture-officer")
+    assert outcome.status == 0, outcome.output + outcome.errors
+    assert "Aucune zone significative" in outcome.output
