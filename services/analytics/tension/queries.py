@@ -59,7 +59,7 @@ def read_facts(
     if query.as_of_us is not None:
         tables = ("fact_placements", "fact_superseded")
         facts = _of_rows(fed, [page for table in tables for page in _pages(connection, fed, query, table)])
-    elif (plain := _from_columns(connection, fed, query, snapshot)) is not None:
+    elif (plain := from_columns(connection, fed, query, snapshot)) is not None:
         return plain.beside(_inside(query, _of_rows(fed, _pages(connection, fed, query, others=True))))
     else:
         facts = _of_rows(fed, _pages(connection, fed, query))
@@ -72,9 +72,10 @@ def _inside(query: TensionQuery, facts: Facts) -> Facts:
     return facts.where(query.area.meets_points(facts.longitude.tolist(), facts.latitude.tolist()))
 
 
-def _from_columns(
+def from_columns(
     connection: Connection, fed: tuple[Feed, ...], query: TensionQuery, snapshot: Snapshot | None
 ) -> Facts | None:
+    """The plain facts, from the columns; None where they do not stand at this very position."""
     if snapshot is None:
         return None
     sources = sorted({code_of(feed.source) for feed in fed})
