@@ -27,6 +27,7 @@ from services.analytics.service import AnalyticsServicer
 from services.analytics.settings import AnalyticsSettings
 from services.analytics.signal import Signal
 from services.analytics.snapshot import Snapshot
+from services.analytics.watching import ingest_has
 from services.kernel.annex import await_signed
 from services.kernel.bus.base import TOPICS
 from services.kernel.bus.connection import BusSettings, Connection
@@ -140,6 +141,7 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
         snapshot=snapshot,
         layers=LayerFolder(settings.layers_folder) if settings.layers_folder else None,
         signal=signal,
+        has=functools.partial(ingest_has, IngestServiceStub(ingest)),
     )
     checker, recorder = RemoteChecker(access, telemetry), RemoteRecorder(audit, telemetry)
     guard = Guard(
