@@ -134,6 +134,22 @@ class Found:
         order = np.lexsort((whole["fact_low"], whole["fact_high"], whole["starts_us"]))
         return {name: column[order] for name, column in whole.items()}
 
+    def taken(self, names: Sequence[str]) -> dict[str, Ints]:
+        """Columns of what matches and its sources, in no order; numbers of the dictionaries, as they stand."""
+        columns, tail = self.columns, self.columns.tail.columns
+        sources = []
+        for segments, piece in self._pieces:
+            source = np.repeat(columns.segment_source[segments], piece.lengths)
+            sources.append(source if piece.mask is None else source[piece.mask])
+        found = {
+            name: np.concatenate(
+                [*(piece.taken(columns.base.columns[name]) for _, piece in self._pieces), tail[name][self._tail]]
+            )
+            for name in names
+        }
+        found["source"] = np.concatenate([*sources, tail["source"][self._tail]])
+        return found
+
     def counts(self, minimums: Mapping[tuple[int, int], int]) -> Iterator[tuple[int, int, int, int]]:
         """(cell, source, kind, count); source and kind are 0 where the kind has no minimum."""
         columns = self.columns

@@ -123,9 +123,19 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
     follower = Follower(runner, feed_of(ingest, bus, telemetry), telemetry=telemetry, on_applied=signal.give)
     model = ReadModel(open_for_reading(settings.database_url), follower.caught_up.is_set)
     snapshot = Snapshot(open_for_reading(settings.database_url)) if settings.columns_in_memory else None
+    desks = Desks.over(
+        model,
+        steps,
+        registry=registry,
+        territory=territory,
+        rules=rules,
+        clock=clock,
+        ids=ids,
+        snapshot=snapshot,
+    )
     servicer = AnalyticsServicer(
         model,
-        Desks.over(model, steps, registry=registry, territory=territory, rules=rules, clock=clock, ids=ids),
+        desks,
         clock=clock,
         minimums=minimums_of(registry),
         snapshot=snapshot,
