@@ -381,4 +381,4 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+TestLife.settings = settings(max_examples=20, stateful_step_count=40, deadline=None)

@@ -1,0 +1,188 @@
+"""The convention from the command line: its term, an amendment and what it changes, a delegate, a list of decisions."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from services.access.people import Person
+from services.stack.layout import ROOT
+from tests.fixtures import access, audit
+from tests.fixtures.access_issuer import TestIssuer, issuer_running
+from tests.fixtures.access_service import Service, running, settings_in
+from tests.fixtures.stack import Outcome
+
+PEOPLE = {
+    "dga": access.DGA_PERSON,
+    "dpo": Person("Denis", "Roux"),
+    "prefecture-dpo": Person("Zoé", "Noir"),
+}
+
+
+@dataclass
+class Desk:
+    """The command line before one running access service."""
+
+    home: Path
+    service: Service
+
+    async def planier(self, *arguments: str) -> Outcome:
+        program = Path(sys.executable).parent / "planier"
+        child = await asyncio.create_subprocess_exec(
+            str(program),
+            *arguments,
+            env={**os.environ, "PLANIER_HOME": str(self.home), "COLUMNS": "200", "NO_COLOR": "1"},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        output, errors = await child.communicate()
+        return Outcome(child.returncode or 0, output.decode(), errors.decode())
+
+    async def sign_in(self, subject: str) -> None:
+        answer, _ = await self.service.login(subject, PEOPLE[subject])
+        content = {
+            "subject": subject,
+            "access_token": answer.access_token,
+            "session_token": answer.session_token,
+            "expires_at": answer.expires_at.ToDatetime(UTC).isoformat(),
+            "binding": "CONFIRMED",
+        }
+        folder = self.home / "client"
+        folder.mkdir(exist_ok=True)
+        (folder / f"session-{subject}.json").write_text(json.dumps(content))
+
+
+@pytest.fixture
+def issuer() -> Iterator[TestIssuer]:
+    with issuer_running() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def desk(tmp_path: Path, issuer: TestIssuer) -> AsyncIterator[Desk]:
+    settings = settings_in(tmp_path, issuer)
+    for name in ("cli.pem", "cli.key"):
+        (tmp_path / name.replace("cli", "workstation")).write_bytes((tmp_path / name).read_bytes())
+    for name, key in (("city", access.CITY_KEY), ("prefecture", access.PREFECTURE_KEY)):
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (tmp_path / f"{name}.pem").write_bytes(pem)
+        (tmp_path / f"{name}.pem").chmod(0o600)
+    log_key = audit.KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "log.pub").write_bytes(log_key)
+    async with running(settings, issuer, tmp_path) as service:
+        profile = {
+            "addresses": {"access": f"127.0.0.1:{service.port}"},
+            "issuer": issuer.url,
+            "client_id": "planier",
+            "certificates": str(tmp_path),
+            "log_key": str(tmp_path / "log.pub"),
+            "territory": str(ROOT / "deploy" / "territory" / "marseille.json"),
+            "annex": str(ROOT / "deploy" / "annex" / "annex-1.json"),
+        }
+        (tmp_path / "stack.json").write_text(json.dumps(profile))
+        await service.found()
+        desk = Desk(tmp_path, service)
+        for subject in PEOPLE:
+            await desk.sign_in(subject)
+        yield desk
+
+
+def keys(desk: Desk, *parties: str) -> list[str]:
+    return [part for party in parties for part in (f"--{party}-key", str(desk.home / f"{party}.pem"))]
+
+
+def done(outcome: Outcome) -> Any:
+    assert outcome.status == 0, outcome.output + outcome.errors
+    return outcome.content
+
+
+def written(path: Path, content: Any) -> str:
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+async def test_an_amendment_creates_house_rules_a_delegate_and_urgency(desk: Desk) -> None:
+    term = done(await desk.planier("convention", "term", "--as", "dga", "--json"))
+    assert term["notified_at"] == "2025-03-01T09:00:00Z"
+    shown = done(await desk.planier("convention", "show", "--as", "dga", "--json"))
+    terms = {
+        "previous_version": shown["versions"][-1]["version"],
+        "version": "2026-2",
+        "annex_hash": shown["versions"][-1]["annex_hash"],
+        "document_hash": access.description()["document_hash"],
+        "instruments": shown["versions"][-1]["instruments"],
+        "declarants": shown["versions"][-1]["declarants"],
+        "house_rules": [{"rule_id": "house.delegate"}, {"rule_id": "house.urgent_clearance"}],
+    }
+    file = written(desk.home / "amendment.yaml", terms)
+    alone = await desk.planier("convention", "amend", file, *keys(desk, "city"), "--json")
+    assert (alone.status, alone.content["error"]["reason"]) == (1, "ACT_SIGNATURE_INVALID")
+    done(await desk.planier("convention", "amend", file, *keys(desk, "city", "prefecture"), "--json"))
+    changes = done(await desk.planier("convention", "diff", "2025-03", "2026-2", "--as", "dga", "--json"))
+    assert {change["what"] for change in changes} == {"house.delegate", "house.urgent_clearance"}
+
+    now = datetime.now(UTC)
+    delegate = {
+        "kind": "APPOINTMENT_KIND_DELEGATION",
+        "holder": {
+            "role": "ROLE_GRANTING_DELEGATE",
+            "party": "PARTY_CITY",
+            "person": {"given_name": "Hugo", "usual_name": "Ricard", "service": "DGA Sécurité"},
+            "identity": {"issuer": shown["offices"][0]["holder"]["identity"]["issuer"], "subject": "delegate"},
+            "act_reference": "ARR-7",
+            "from": now.isoformat(),
+        },
+        "until": (now + timedelta(days=30)).isoformat(),
+    }
+    file = written(desk.home / "delegate.yaml", delegate)
+    refused = await desk.planier("convention", "appoint", file, *keys(desk, "prefecture"), "--json")
+    assert refused.content["error"]["reason"] == "ACT_SIGNATURE_INVALID"
+    done(await desk.planier("convention", "appoint", file, *keys(desk, "city"), "--json"))
+
+    named = ["--given-name", "Noé", "--usual-name", "Goudes", "--service", "Astreinte", "--address", "Marseille"]
+    granted = done(await desk.planier("clearance", "grant", *named, "--urgent", "--as", "dga", "--json"))
+    assert granted["urgent"]
+    for officer in ("dpo", "prefecture-dpo"):
+        (notice,) = done(await desk.planier("notice", "list", "--as", officer, "--json"))
+        assert (notice["kind"], notice["reference"]) == ("NOTICE_KIND_URGENT_CLEARANCE", granted["clearance_id"])
+        known = done(await desk.planier("notice", "acknowledge", notice["notice_id"], "--as", officer, "--json"))
+        assert known["notice"]["acknowledged_at"]
+
+
+async def test_a_list_is_reviewed_by_service_and_a_suspension_lifted(desk: Desk) -> None:
+    named = ["--given-name", "Ève", "--usual-name", "Frioul", "--service", "Voirie", "--address", "Marseille"]
+    granted = done(await desk.planier("clearance", "grant", *named, "--as", "dga", "--json"))
+    (reviewed,) = done(await desk.planier("clearance", "review", "Voirie", "--as", "dga", "--json"))
+    assert len(reviewed["decisions"]) == 2
+    name = granted["clearance_id"]
+    suspended = done(await desk.planier("clearance", "suspend", name, "--as", "dga", "--json"))
+    assert suspended["state"] == "CLEARANCE_STATE_SUSPENDED"
+    resumed = done(await desk.planier("clearance", "resume", name, "--as", "dga", "--json"))
+    assert resumed["state"] == "CLEARANCE_STATE_GRANTED"
+    until = (datetime.now(UTC) + timedelta(days=365)).date().isoformat()
+    renewed = await desk.planier("clearance", "decide", "--renew", name, "--until", until, "--as", "dga", "--json")
+    assert done(renewed)[0]["valid_until"].startswith(until[:7])
+    listed = await desk.planier("clearance", "decisions", "--as", "dga")
+    assert listed.status == 0
+    assert "HAB-" in listed.output
+
+
+async def test_people_read_the_term_the_versions_and_the_policy(desk: Desk) -> None:
+    for command, words in (
+        (("convention", "term", "--as", "dga"), "en vigueur, année"),
+        (("convention", "show", "--as", "dga"), "house rules"),
+        (("convention", "policy"), "## `art9.termination`"),
+        (("notice", "--help"), "acknowledge"),
+    ):
+        outcome = await desk.planier(*command)
+        assert outcome.status == 0, outcome.output + outcome.errors
+        assert words in outcome.output
