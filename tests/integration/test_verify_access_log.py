@@ -202,6 +202,12 @@ def another_record(line: str) -> str:
     return "extra " + base64.b64encode(content[:-1] + bytes([content[-1] ^ 1])).decode()
 
 
+def altered_record(line: str) -> str:
+    known = json.loads(line)
+    content = base64.b64decode(known["record"])
+    return json.dumps({**known, "record": base64.b64encode(content[:-1] + bytes([content[-1] ^ 1])).decode()})
+
+
 def repeated(folder: Path) -> None:
     """Somebody with every key signs a log that holds one entry twice."""
     shutil.rmtree(folder)
@@ -257,7 +263,7 @@ ALTERED: dict[str, tuple[tuple[str, ...], Callable[[Path], object], str]] = {
     "the checkpoint's root": (COPY, lambda f: line_of(f / "copy/checkpoint", 2, another_hash), "SIGNATURE_INVALID"),
     "an older checkpoint": (COPY, lambda f: shutil.copy(f / "old", f / "copy/checkpoint"), "RECORD_UNKNOWN"),
     "a record's bit": (
-        COPY, lambda f: line_of(f / "copy/records.jsonl", 7, lambda line: line.replace("A", "B", 1)), "RECORD_ALTERED"
+        COPY, lambda f: line_of(f / "copy/records.jsonl", 7, altered_record), "RECORD_ALTERED"
     ),
     "a lost record": (COPY, lambda f: without_line(f / "copy/records.jsonl", 7), "RECORD_MISSING"),
     "one entry twice": (COPY, lambda f: repeated(f / "copy"), "ENTRY_REPEATED"),
