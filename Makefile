@@ -54,7 +54,7 @@ policy: $(READY) ## Write docs/politique.md, the access policy in French, from t
 	$(BIN)/python -m tools.render_policy
 
 cover: $(READY) ## Every branch of access's domain, by its unit, contract and golden tests
-	$(BIN)/pytest -q -p no:cacheprovider --cov --cov-report=term tests/unit/test_access_*.py tests/contract/purpose tests/golden/test_access_events.py
+	$(BIN)/pytest -q -p no:cacheprovider --cov --cov-report=term tests/unit/test_access_*.py tests/contract/purpose tests/golden/test_access_*.py
 
 mutate-policy: $(READY) ## Small changes of the access policy that no published case notices; at least 90 % are noticed
 	$(BIN)/python -m tools.mutate_policy

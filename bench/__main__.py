@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import access, audit, conflicts, cost, ingest, read, recheck, start, tension
+from bench import access, audit, conflicts, cost, ingest, oversight, read, recheck, start, tension
 from bench import map as map_bench
 from bench.harness import OUT, Row, write
 
@@ -20,6 +20,7 @@ GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "visible": ingest.visible_rows,
     "ingest-postgres": ingest.postgres_rows,
     "overload": ingest.overload_rows,
+    "oversight": oversight.rows,
     "tension": tension.rows,
     "conflicts": conflicts.rows,
     "map": map_bench.rows,

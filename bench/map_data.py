@@ -148,6 +148,11 @@ def index_rows(data: Points, size: int = 1_000_000) -> Iterator[Ints]:
                 codes["k"][data.kind[part]],
                 np.full(len(part), fact_pb2.FACT_STATUS_ENDED),
                 cell[part],
+                *(np.zeros(len(part), dtype=np.int64), part + 1),
+                np.ones(len(part), dtype=np.int64),
+                END * 1_000_000 + 200 * (part + 1),
+                np.full(len(part), code_of("city-rules")),
+                *(np.zeros(len(part), dtype=np.int64),) * 2,
             ]
         )
 

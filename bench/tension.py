@@ -8,25 +8,46 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import h3.api.basic_int as h3
 import numpy as np
 import numpy.typing as npt
+from planier.analytics.v1.analytics_pb2 import BoundingBox
+from planier.common.v1.fact_pb2 import FACT_STATUS_ENDED, Fact, Geometry, LngLat, Period
+from pyproj import Transformer
 
 from bench.harness import Row, medians, row
+from services.analytics.area import area_of_box
+from services.analytics.columns import FIELDS, Columns
+from services.analytics.placement import CELL_RESOLUTION, place
+from services.analytics.projections import code_of
 from services.analytics.tension import weights
 from services.analytics.tension.analysis import analyse_steps
+from services.analytics.tension.facts import feeds
 from services.analytics.tension.local import gi_star, permutation_p, two_sided
+from services.analytics.tension.queries import TensionQuery, from_columns
 from services.analytics.tension.rates import marshall
 from services.analytics.tension.supports import Support
+from services.analytics.tension.zones import DAY_US, Question, Study, study
+from services.kernel.registry import Registry
 
 FACTS = 2_400_000
 MONTHS = 336
 PERMUTATIONS = 999
+STEP_US, HOUR_US = 30 * DAY_US, 3_600_000_000
+ANNEX = Path(__file__).resolve().parents[1] / "deploy" / "annex" / "annex-1.json"
+FEEDS = (
+    ("residents-reports", "NOISE"),
+    ("residents-reports", "OBSTRUCTION"),
+    ("municipal-police-reports", "PUBLIC_PEACE"),
+    ("infractions", "PARKING_INFRACTION"),
+)
 WEST, SOUTH, EAST, NORTH = 5.228, 43.169, 5.532, 43.391
 PAIR = "DuckDB counts by cell, then esda Gi*"
 BY_MONTH = "DuckDB counts by cell and month, then esda Gi* of one grid"
@@ -125,15 +146,63 @@ class Peer:
             )
 
 
+class Held:
+    """The map's columns with those facts: what the service reads."""
+
+    def __init__(self, data: City) -> None:
+        middles = [h3.cell_to_center_child(cell, CELL_RESOLUTION) for cell in data.support.cells.tolist()]
+        spots = [place(_fact(*h3.cell_to_latlng(cell))) for cell in middles]
+        of_cell = {
+            name: np.array([getattr(spot, name) for spot in spots]) for name in ("bucket", "longitude", "latitude")
+        }
+        known = {name: of_cell[name][data.cell] for name in of_cell}
+        feed = np.random.default_rng(7).integers(0, len(FEEDS), FACTS)
+        known["cell"] = np.array(middles)[data.cell]
+        known["source"] = np.array([code_of(source) for source, _ in FEEDS])[feed]
+        known["kind"] = np.array([code_of(kind) for _, kind in FEEDS])[feed]
+        known["starts_us"] = data.month * np.int64(STEP_US) + np.arange(FACTS) % STEP_US
+        known["ends_us"] = known["starts_us"] + HOUR_US
+        known["position"], known["status"] = np.arange(1, FACTS + 1), np.full(FACTS, FACT_STATUS_ENDED)
+        order = np.lexsort([known[name] for name in ("position", "starts_us", "source", "bucket")])
+        nothing = np.zeros(FACTS, np.int64)
+        self._columns = Columns()
+        self._columns.load([np.stack([known.get(name, nothing)[order] for name in FIELDS])])
+        self._registry = Registry.load(ANNEX)
+        area = area_of_box(BoundingBox(west=WEST - 1, south=SOUTH - 1, east=EAST + 1, north=NORTH + 1))
+        self._query = TensionQuery(area, 0, MONTHS * STEP_US)
+        self._project = Transformer.from_crs(4326, 2154, always_xy=True).transform
+
+    @contextmanager
+    def columns(self, _connection: object) -> Iterator[Columns]:
+        """As a snapshot that stands at the reader's position gives them."""
+        yield self._columns
+
+    def answer(self) -> Study:
+        """Every zone of the 28 years, with its checks, its trend and its reading without patrols."""
+        fed = feeds(self._registry, self._registry.sources, [kind for _, kind in FEEDS])
+        facts = from_columns(cast("Any", None), fed, self._query, cast("Any", self))
+        assert facts is not None
+        assert len(facts) == FACTS
+        return study(facts, Question(0, STEP_US, MONTHS), self._project)
+
+
+def _fact(latitude: float, longitude: float) -> Fact:
+    fact = Fact(geometry=Geometry(point=LngLat(latitude=latitude, longitude=longitude)), periods=[Period()])
+    fact.periods[0].end.FromMicroseconds(HOUR_US)
+    return fact
+
+
 def rows() -> Sequence[Row]:
     """One grid beside the pair's cheapest, every month beside the count by month with one grid of esda's."""
     data = city()
-    peer = Peer(data)
+    peer, held = Peer(data), Held(data)
     difference = float(np.abs(peer.gi().Zs - gi_star(data.counts(), data.support.weights)).max())
     peer.gi(9)  # numba compiles
-    grid, months, permuted, pair, pair_months, warm = medians(
+    held.answer()  # cells are remembered
+    grid, months, answer, permuted, pair, pair_months, warm = medians(
         _seconds(data.grid),
         _seconds(data.every_month),
+        _seconds(held.answer),
         _seconds(data.permuted),
         _seconds(peer.gi),
         _seconds(lambda: (peer.months(), peer.gi())),
@@ -145,6 +214,7 @@ def rows() -> Sequence[Row]:
         row("tension: one grid of 2.4 M facts, Gi* and p", grid, "s", PAIR, pair, "<= 0.1"),
         row("tension: 336 months, Gi*, q, EB, trend, categories", months, "s", BY_MONTH, pair_months, "<= 1"),
         row("tension: the same, beside one grid of the pair", months, "s", PAIR, pair, ""),
+        row("tension: a whole answer, from the map's columns to zones", answer, "s", BY_MONTH, pair_months, ""),
         row("tension: 999 conditional permutations", permuted, "s", "esda, warm", warm, "<= 1"),
         row("tension: the same, first call of a process", float(out), "s", "esda, warm", warm, "<= 1"),
         row("tension: greatest difference of z from esda, B", difference, "", "1e-9", 1e-9, "<= 1"),

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,9 @@ TESTS = {
     "peers": ("unit/test_guard_peers.py",),
     "remote": ("integration/test_guard_remote.py",),
 }
-# For `make test`: each record that stands between a check and a release, a write, a stream or a refusal.
-SHORT = (("guard", "write"), ("streams", "write"), ("records", "write"))
+# For `make test`: module, step and place among its like. The record before a read's answer, before a write, before a
+# stream's first message.
+SHORT = (("guard", "write", 1), ("guard", "write", 2), ("streams", "write", 0))
 PATIENCE = 120
 
 # What each call is replaced with where it is dropped; `record` and `problem` stand for its own arguments.
@@ -132,14 +134,18 @@ def mutants(*, short: bool) -> Iterator[Mutant]:
         tree = ast.parse((GUARD / f"{module}.py").read_text())
         awaited = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Await)}
         called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-        for node in ast.walk(tree):
-            if id(node) in called or not isinstance(node, ast.Call | ast.Attribute):
+        seen = Counter[str]()
+        nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Call | ast.Attribute)]
+        for node in sorted(nodes, key=lambda found: (found.lineno, found.col_offset)):
+            if id(node) in called:
                 continue
             step = _name(node)
             handed_on = isinstance(node, ast.Attribute)
             if step not in ({"send"} if handed_on else {*_RECORDING, *_REFUSING, *_SILENT, "is_receipt_of", "number"}):
                 continue
-            if short and (module, step) not in SHORT:
+            place = seen[step]
+            seen[step] += 1
+            if short and (module, step, place) not in SHORT:
                 continue
             yield Mutant(module, step, node.lineno, node.col_offset, "DROPPED")
             if id(node) in awaited and (step in _RECORDING or step in _REFUSING):

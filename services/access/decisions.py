@@ -82,26 +82,40 @@ class Decider:
             known = self._memory[key] = _sealed(self._verdict(view, titles, item, moment))
         return _answer(item, known)
 
-    def foresee(self, items: Sequence[CheckItem]) -> None:
-        """Remembers the verdicts of items about to be decided, where the first title settles them.
+    def decide_together(self, items: Sequence[CheckItem]) -> list[CheckVerdict]:
+        """The verdict on each item, in order, as `decide` gives it.
 
-        Their questions are put to the policy together: it is called once for many, and each costs it a quarter less.
+        Where the first title settles an item its questions are put to the policy with those of the others: it is called
+        once for many, and each costs it a quarter less.
         """
+        keys = self._foresee(items)
+        remembered = (self._memory.get(key) if key else None for key in keys)
+        return [
+            self.decide(item) if known is None else _answer(item, known)
+            for item, known in zip(items, remembered, strict=True)
+        ]
+
+    def _foresee(self, items: Sequence[CheckItem]) -> list[_Key | None]:
+        """Remembers what is settled together; the keys that verdicts are remembered under, None where none may be."""
         if len(self._memory) + len(items) > _MEMORY:
             self._memory.clear()
         together: dict[int, tuple[Entities, dict[_Key, _Foreseen]]] = {}
+        keys: list[_Key | None] = []
         met: set[_Key] = set()
         for item in items:
-            found = self._views.at(item.decision_time.ToDatetime(UTC)) if is_instant(item.decision_time) else None
-            if found is None or not self._executes(found[1]):
+            moment = item.decision_time.ToDatetime(UTC) if is_instant(item.decision_time) else None
+            found = self._views.at(moment) if moment else None
+            if found is None or moment is None or not self._executes(found[1]):
+                keys.append(None)
                 continue
             interval, view = found
             titles = _titles_of(view, item)
-            key = _key(item, titles, interval, item.decision_time.ToDatetime(UTC))
+            key = _key(item, titles, interval, moment)
+            keys.append(key)
             if key in met or key in self._memory:
                 continue
             met.add(key)
-            foreseen = _Foreseen.of(view, titles, item)
+            foreseen = _Foreseen.of(view, titles, item, moment)
             if foreseen is not None:
                 entities = view.entities(foreseen.ranked[0], foreseen.asked[0][2][0])
                 together.setdefault(id(entities), (entities, {}))[1][key] = foreseen
@@ -111,6 +125,7 @@ class Decider:
                 verdict = plan.ruled([next(rulings) for _ in plan.asked])
                 if verdict.permit or len(plan.ranked) == 1:
                     self._memory[key] = _sealed(verdict)
+        return keys
 
     def _executes(self, view: View) -> bool:
         """Whether the terms in force name this policy set, or leave it open."""
@@ -173,9 +188,8 @@ class _Foreseen:
     asked: list[PolicyQuestion]
 
     @classmethod
-    def of(cls, view: View, titles: Titles, item: CheckItem) -> Self | None:
+    def of(cls, view: View, titles: Titles, item: CheckItem, moment: datetime) -> Self | None:
         """The request, or None where the policy is not asked about it."""
-        moment = item.decision_time.ToDatetime(UTC)
         ranked = _ranked(titles, item, moment)
         questions = _questions(view.terms, item)
         put = [_put(view, ranked[0], item, question, moment) for question in questions]

@@ -222,8 +222,7 @@ def decide(state: State, command: EngagementCommand, at: datetime) -> tuple[Enga
             return _end(state, convention, command, at)
         case AuthoriseHandOver():
             return _authorise(state, command, at)
-        case CertifyDestruction():
-            return _certify(state, convention, command, at)
+    return _certify(state, convention, command, at)
 
 
 def _open(state: State, convention: Convention, command: OpenEngagement, at: datetime) -> tuple[EngagementEvent, ...]:
@@ -386,19 +385,22 @@ def verify(content: bytes, signature: bytes, engagement: Engagement) -> Destruct
 def evolve(state: State, event: EngagementEvent, recorded_at: datetime) -> Mapping[str, Engagement]:
     """The engagements after an event."""
     if isinstance(event, EngagementOpened):
-        changed = Engagement(event.engagement_id, _terms(event))
-    else:
-        known = state.engagements[event.engagement_id]
-        match event:
-            case EngagementEnded():
-                changed = replace(known, cut_at=recorded_at, cause=event.cause)
-            case HandOverAuthorised():
-                made = HandOver(event.hand_over_id, event.person_id, frozenset(event.sources))
-                changed = replace(known, hand_overs={**known.hand_overs, event.hand_over_id: made})
-            case DestructionCertified():
-                document_hash = DestructionCertificate.FromString(event.certificate).document_hash
-                changed = replace(known, document_hash=document_hash, certified_at=recorded_at)
-    return {**state.engagements, event.engagement_id: changed}
+        return {**state.engagements, event.engagement_id: Engagement(event.engagement_id, _terms(event))}
+    known = state.engagements[event.engagement_id]
+    return {**state.engagements, event.engagement_id: _changed(known, event, recorded_at)}
+
+
+def _changed(
+    known: Engagement, event: EngagementEnded | HandOverAuthorised | DestructionCertified, recorded_at: datetime
+) -> Engagement:
+    match event:
+        case EngagementEnded():
+            return replace(known, cut_at=recorded_at, cause=event.cause)
+        case HandOverAuthorised():
+            made = HandOver(event.hand_over_id, event.person_id, frozenset(event.sources))
+            return replace(known, hand_overs={**known.hand_overs, event.hand_over_id: made})
+    document_hash = DestructionCertificate.FromString(event.certificate).document_hash
+    return replace(known, document_hash=document_hash, certified_at=recorded_at)
 
 
 def _terms(event: EngagementOpened) -> Terms:

@@ -161,21 +161,21 @@ def evolve(state: State, event: ListEvent) -> Listing:
             return _loaded(state, listing, event)
         case ListKeysAdopted():
             return _keys_loaded(state, listing, event)
-        case ListSubmitted() | ListChangeProposed():
-            proposal = Proposal(
-                event.proposal_id,
-                event.list,
-                NominativeList.FromString(event.list).version,
-                identity_of(event.proposed_by),
-            )
-        case ListRefused():
-            known = listing.proposals[event.proposal_id]
-            proposal = replace(known, standing=ProposalStanding.REFUSED, reason=event.reason)
-        case ListWithdrawn():
-            proposal = replace(listing.proposals[event.proposal_id], standing=ProposalStanding.WITHDRAWN)
         case ListedPersonRefused() | ListedPersonSuspended() | ListedPersonResumed():
             return replace(listing, marks={**listing.marks, event.entry_id: _marked(listing, event)})
-    return replace(listing, proposals={**listing.proposals, event.proposal_id: proposal})
+    return replace(listing, proposals={**listing.proposals, event.proposal_id: _proposal_after(listing, event)})
+
+
+def _proposal_after(
+    listing: Listing, event: ListSubmitted | ListChangeProposed | ListRefused | ListWithdrawn
+) -> Proposal:
+    if isinstance(event, ListSubmitted | ListChangeProposed):
+        number = NominativeList.FromString(event.list).version
+        return Proposal(event.proposal_id, event.list, number, identity_of(event.proposed_by))
+    known = listing.proposals[event.proposal_id]
+    if isinstance(event, ListRefused):
+        return replace(known, standing=ProposalStanding.REFUSED, reason=event.reason)
+    return replace(known, standing=ProposalStanding.WITHDRAWN)
 
 
 def _marked(listing: Listing, event: ListedPersonRefused | ListedPersonSuspended | ListedPersonResumed) -> Mark:

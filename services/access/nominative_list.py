@@ -207,8 +207,7 @@ def _decide_version(
             return _validate(state, command, at)
         case RefuseList():
             return _refuse(state, command, at)
-        case WithdrawList():
-            return _withdraw(state, command)
+    return _withdraw(state, command)
 
 
 def _adopt(state: State, command: AdoptListKeys) -> tuple[ListEvent, ...]:

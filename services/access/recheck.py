@@ -18,7 +18,7 @@ from services.access.policy import Policy
 from services.access.policy.released import find
 from services.access.snapshot import StateUnreadableError, folded
 from services.kernel.errors import Violation, invalid
-from services.kernel.guard.decisions import state_decision
+from services.kernel.guard.decisions import stated_decision
 from services.kernel.guard.ports import Decision
 from services.kernel.store.base import GENESIS, EventStore, Position
 
@@ -92,14 +92,14 @@ class Recheck:
         """
         other = self._version(under) if under else None
         asked = [self._asked(content, other) for content in contents]
-        together: dict[int, tuple[Decider, list[CheckItem]]] = {}
+        together: dict[int, tuple[Decider, list[_Asked]]] = {}
         for one in asked:
             if isinstance(one, _Asked):
-                together.setdefault(id(one.decider), (one.decider, []))[1].append(one.item)
-        for decider, items in together.values():
-            if len(items) > 1:
-                decider.foresee(items)
-        return [one.compared() if isinstance(one, _Asked) else one for one in asked]
+                together.setdefault(id(one.decider), (one.decider, []))[1].append(one)
+        for decider, group in together.values():
+            for one, verdict in zip(group, decider.decide_together([one.item for one in group]), strict=True):
+                one.compare(verdict)
+        return [one.result if isinstance(one, _Asked) else one for one in asked]
 
     def _asked(self, content: bytes, other: Policy | None) -> "_Asked | pb.RecheckResult":
         try:
@@ -137,12 +137,11 @@ class _Asked:
     policy: Policy
     decider: Decider
 
-    def compared(self) -> pb.RecheckResult:
-        """The result, once decided again."""
+    def compare(self, verdict: CheckVerdict) -> None:
+        """Completes the result, once decided again."""
         stated, result = self.record.decision, self.result
-        verdict = self.decider.decide(self.item)
         zone_data = self.past.zone_data
-        again = decision_again(self.item, verdict, stated.access_state, self.policy.hash, zone_data)
+        again = stated_decision(self.item, Decision(verdict, stated.access_state, self.policy.hash, ENGINE, zone_data))
         result.permit_again = again.permit
         result.clauses_again.extend(again.clauses)
         result.agrees = stated.permit == again.permit and stated.clauses == again.clauses
@@ -152,7 +151,6 @@ class _Asked:
             result.outcome = pb.RECHECK_OUTCOME_SAME
         else:
             result.outcome = pb.RECHECK_OUTCOME_DIFFERENT
-        return result
 
 
 def item_of(record: AccessRecord) -> CheckItem:
@@ -178,15 +176,6 @@ def item_of(record: AccessRecord) -> CheckItem:
         box = stated.area_asked
         item.area.CopyFrom(Area(west=box.west, south=box.south, east=box.east, north=box.north))
     return item
-
-
-def decision_again(
-    item: CheckItem, verdict: CheckVerdict, state: StorePosition, policy_hash: str, zone_data: str
-) -> DecisionRecord:
-    """What the guard writes of a verdict, in the place of what the record states."""
-    made = AccessRecord()
-    state_decision(made, item, Decision(verdict, state, policy_hash, ENGINE, zone_data))
-    return made.decision
 
 
 def _decider(past: _Past, policy: Policy, *, whatever: bool) -> Decider:

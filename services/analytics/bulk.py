@@ -72,12 +72,13 @@ def insert_new(connection: Connection, table: Table, rows: Sequence[tuple[object
     """As `insert`, of rows whose keys are not there yet; the others are left as they are."""
     if not rows:
         return
-    columns = len(table.columns)
     if connection.dialect.name == "postgresql":
-        sql = f"INSERT INTO {table.name} VALUES ({marks(columns)}) ON CONFLICT DO NOTHING"  # noqa: S608 -- our own names
-        run_many(connection, sql, rows)
+        # One statement for all: the server takes as long for each of its own.
+        lists = ", ".join(f"%s::{_POSTGRES_TYPES[type(column.type)]}[]" for column in table.columns)
+        sql = f"INSERT INTO {table.name} SELECT * FROM unnest({lists}) ON CONFLICT DO NOTHING"  # noqa: S608 -- our own names
+        connection.exec_driver_sql(sql, tuple(list(column) for column in zip(*rows, strict=True)))
         return
-    insert_rows(connection, table.name, columns, rows, new_only=True)
+    insert_rows(connection, table.name, len(table.columns), rows, new_only=True)
 
 
 def _copy(connection: Connection, table: Table, names: str, rows: Iterable[tuple[object, ...]]) -> None:

@@ -2,17 +2,17 @@
 
 Rows stand by (bucket, source, start), as in `fact_placements`: a question is one range of rows in each segment (bucket
 and source) that its area meets, found by bisection, then read as slices. What came since the last merge stands in a
-tail that is scanned whole; what was superseded or erased since is marked dead. 44 bytes a row. Not safe for threads.
+tail that is scanned whole; what was superseded or erased since is marked dead. 86 bytes a row. Not safe for threads.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from services.analytics import states
 from services.analytics.area import Area
+from services.analytics.filters import Filters, States
 from services.analytics.segments import (
     Dictionary,
     Ints,
@@ -26,7 +26,10 @@ from services.analytics.segments import (
 )
 
 # In the order in which rows are given; bucket and source are the segment's.
-FIELDS = ("bucket", "source", "starts_us", "position", "ends_us", "longitude", "latitude", "kind", "status", "cell")
+INDEX = ("bucket", "source", "starts_us", "position", "ends_us", "longitude", "latitude", "kind", "status", "cell")
+# What is shown of a fact beside its index row; the fact id in two halves.
+DETAILS = ("fact_high", "fact_low", "revision", "recorded_us", "instrument", "attendance_minimum", "attendance_maximum")
+FIELDS = INDEX + DETAILS
 _TYPES: Mapping[str, Any] = {
     "starts_us": np.int64,
     "position": np.int64,
@@ -36,19 +39,21 @@ _TYPES: Mapping[str, Any] = {
     "kind": np.uint16,
     "status": np.uint8,
     "cell": np.int32,
+    "fact_high": np.uint64,
+    "fact_low": np.uint64,
+    "revision": np.int32,
+    "recorded_us": np.int64,
+    "instrument": np.uint16,
+    "attendance_minimum": np.int32,
+    "attendance_maximum": np.int32,
+    # Its number among the titles; 0 for the many facts that have none.
+    "title": np.int32,
 }
 _NO_BOX = (None, None, None, None)
 _FEW = 1024
 
 # Position, start, end, longitude, latitude, source, kind, status, cell, bucket, and the box that plain facts lack.
 Row = tuple[Any, ...]
-
-
-class States(NamedTuple):
-    """States asked for, relative to a moment; none: all."""
-
-    wanted: Sequence[int]
-    moment_us: int
 
 
 class Block:
@@ -101,7 +106,7 @@ class Found:
     """What matches a question: counted, listed or counted by cell."""
 
     def __init__(self, columns: "Columns", pieces: Sequence[tuple[Ints, Piece]], tail: Ints) -> None:
-        self._columns = columns
+        self.columns = columns
         self._pieces = pieces
         self._tail = tail
         self.count = sum(piece.count for _, piece in pieces) + len(tail)
@@ -110,12 +115,44 @@ class Found:
         """Each as a row of the map index."""
         found: list[Row] = []
         for segments, piece in self._pieces:
-            found += self._columns.listed(piece.rows(), segments, piece)
-        return found + self._columns.listed_tail(self._tail)
+            found += self.columns.listed(piece.rows(), segments, piece)
+        return found + self.columns.listed_tail(self._tail)
+
+    def shown(self) -> dict[str, Ints]:
+        """All columns of what matches, sources included, in order of (start, fact id)."""
+        columns, names = self.columns, tuple(_TYPES)
+        rows = np.concatenate([piece.rows() for _, piece in self._pieces] or [np.empty(0, dtype=np.int64)])
+        sources = [columns.tail.columns["source"][self._tail]]
+        for segments, piece in self._pieces:
+            source = np.repeat(columns.segment_source[segments], piece.lengths)
+            sources.insert(-1, source if piece.mask is None else source[piece.mask])
+        whole = {
+            name: np.concatenate([columns.base.columns[name][rows], columns.tail.columns[name][self._tail]])
+            for name in names
+        }
+        whole["source"] = np.concatenate(sources)
+        order = np.lexsort((whole["fact_low"], whole["fact_high"], whole["starts_us"]))
+        return {name: column[order] for name, column in whole.items()}
+
+    def taken(self, names: Sequence[str]) -> dict[str, Ints]:
+        """Columns of what matches and its sources, in no order; numbers of the dictionaries, as they stand."""
+        columns, tail = self.columns, self.columns.tail.columns
+        sources = []
+        for segments, piece in self._pieces:
+            source = np.repeat(columns.segment_source[segments], piece.lengths)
+            sources.append(source if piece.mask is None else source[piece.mask])
+        found = {
+            name: np.concatenate(
+                [*(piece.taken(columns.base.columns[name]) for _, piece in self._pieces), tail[name][self._tail]]
+            )
+            for name in names
+        }
+        found["source"] = np.concatenate([*sources, tail["source"][self._tail]])
+        return found
 
     def counts(self, minimums: Mapping[tuple[int, int], int]) -> Iterator[tuple[int, int, int, int]]:
         """(cell, source, kind, count); source and kind are 0 where the kind has no minimum."""
-        columns = self._columns
+        columns = self.columns
         guards = columns.guards(minimums)
         cells = len(columns.cells.values)
         for segments, piece in self._pieces:
@@ -132,7 +169,7 @@ class Found:
 
     def points(self, size: int) -> Iterator[Ints]:
         """Longitude, latitude, cell, source and kind, a line each; some `size` points at a time."""
-        columns, names = self._columns, ("longitude", "latitude", "cell", "kind")
+        columns, names = self.columns, ("longitude", "latitude", "cell", "kind")
         cells, kinds = (np.array(known.values, dtype=np.int64) for known in (columns.cells, columns.kinds))
         sources = np.array(columns.sources.values, dtype=np.int64)
         for segments, piece in self._pieces:
@@ -148,7 +185,7 @@ class Found:
             yield np.stack([tail["longitude"], tail["latitude"], *of])
 
     def _named(self, counts: Ints, guarded: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int, int]]:
-        values = self._columns.cells.values
+        values = self.columns.cells.values
         places = np.flatnonzero(counts)
         for key, count in zip(places.tolist(), counts[places].tolist(), strict=True):
             guard, cell = divmod(key, len(values))
@@ -163,6 +200,9 @@ class Columns:
         self.cells = Dictionary()
         self.kinds = Dictionary()
         self.sources = Dictionary()
+        self.instruments = Dictionary()
+        self.titles = [""]
+        self._title_codes = {"": 0}
         self.segments = Segments([], [])
         self.segment_source: Ints = np.empty(0, dtype=np.int64)
         self.base = Block({name: np.empty(0, dtype=kind) for name, kind in _TYPES.items()})
@@ -195,7 +235,9 @@ class Columns:
             table = dict(zip(FIELDS, chunk, strict=True))
             extend_runs(keys, lengths, table["bucket"], table["source"])
             for name, kind in _TYPES.items():
-                kept[name].append(self._coded(name, table[name]).astype(kind))
+                given = table.get(name)
+                column = np.zeros(chunk.shape[1], dtype=kind) if given is None else self._coded(name, given)
+                kept[name].append(column.astype(kind))
         columns = {}
         for name, kind in _TYPES.items():
             # One column at a time: at no moment are all of them held twice.
@@ -203,15 +245,21 @@ class Columns:
         self.base = Block(columns)
         self._index(Segments(keys, lengths))
 
-    def append(self, rows: Sequence[Sequence[int]]) -> None:
-        """New current facts, as rows of FIELDS, after the ones there are."""
+    def entitle(self, positions: Sequence[int], titles: Sequence[str]) -> None:
+        """Titles of facts of the base; positions of others are passed over."""
+        rows, found = self._rows_of(np.array(positions, dtype=np.int64))
+        self.base.columns["title"][rows] = self._codes_of(titles)[found]
+
+    def append(self, rows: Sequence[Sequence[int]], titles: Sequence[str]) -> None:
+        """New current facts, as rows of FIELDS and their titles, after the ones there are."""
         if not rows:
             return
         table = dict(zip(FIELDS, np.array(rows, dtype=np.int64).T, strict=True))
+        table["title"] = self._codes_of(titles)
         first, last = self._tail_length, self._tail_length + len(rows)
         self._reserve(last)
         for name, column in self.tail.columns.items():
-            column[first:last] = self._coded(name, table[name])
+            column[first:last] = self._coded(name, table[name]).astype(column.dtype)
         self.tail.alive[first:last] = True
         for offset, position in enumerate(table["position"].tolist()):
             self._tail_place[position] = first + offset
@@ -219,12 +267,14 @@ class Columns:
 
     def kill(self, positions: Sequence[int]) -> None:
         """Versions that are no longer current; unknown ones are facts that were never here."""
+        # Each once: a version may be named as often as it has successors.
+        positions = sorted(set(positions))
         for position in positions:
             place = self._tail_place.pop(position, None)
             if place is not None:
                 self.tail.alive[place] = False
                 self._tail_dead += 1
-        rows = self._rows_of(np.array(positions, dtype=np.int64))
+        rows, _ = self._rows_of(np.array(positions, dtype=np.int64))
         if len(rows):
             self.base.kill(rows)
 
@@ -263,7 +313,7 @@ class Columns:
         wanted: tuple[Sequence[int], int],
     ) -> Found:
         """The facts that the question of the same words in SQL gives; an empty list means all."""
-        filters = _Filters(self, area, period, kinds, statuses, States(*wanted))
+        filters = Filters(self.kinds, area, period, kinds, statuses, States(*wanted))
         pieces = list(self._pieces(filters, area, sources))
         return Found(self, pieces, self._in_tail(filters, sources))
 
@@ -304,7 +354,7 @@ class Columns:
             )
         ]
 
-    def _pieces(self, filters: "_Filters", area: Area, sources: Sequence[int]) -> Iterator[tuple[Ints, Piece]]:
+    def _pieces(self, filters: Filters, area: Area, sources: Sequence[int]) -> Iterator[tuple[Ints, Piece]]:
         segments = self.segments
         near = segments.meeting(area, sources)
         if not len(near):
@@ -326,7 +376,7 @@ class Columns:
         yield from self._piece(filters, near[before], first[before], sure[before], whole=False, ends=True)
 
     def _piece(
-        self, filters: "_Filters", segments: Ints, firsts: Ints, lasts: Ints, *, whole: bool, ends: bool
+        self, filters: Filters, segments: Ints, firsts: Ints, lasts: Ints, *, whole: bool, ends: bool
     ) -> Iterator[tuple[Ints, Piece]]:
         if len(segments):
             lengths = lasts - firsts
@@ -340,7 +390,7 @@ class Columns:
                 Piece(firsts, lengths, filters.mask(column, dead=bool(self.base.dead), whole=whole, ends=ends)),
             )
 
-    def _in_tail(self, filters: "_Filters", sources: Sequence[int]) -> Ints:
+    def _in_tail(self, filters: Filters, sources: Sequence[int]) -> Ints:
         length = self._tail_length
         if not length:
             return np.empty(0, dtype=np.int64)
@@ -355,7 +405,8 @@ class Columns:
         return self.tail.alive if name == "alive" else self.tail.columns[name]
 
     def _coded(self, name: str, values: Ints) -> Ints:
-        dictionary = {"cell": self.cells, "kind": self.kinds, "source": self.sources}.get(name)
+        coded = {"cell": self.cells, "kind": self.kinds, "source": self.sources, "instrument": self.instruments}
+        dictionary = coded.get(name)
         return values if dictionary is None else dictionary.encode(values)
 
     def _index(self, segments: Segments) -> None:
@@ -363,11 +414,20 @@ class Columns:
         self.segment_source = self.sources.encode(segments.source)
         self._by_position = np.argsort(self.base.columns["position"], kind="stable").astype(np.uint32)
 
-    def _rows_of(self, positions: Ints) -> Ints:
-        """Places in the base of the versions at these positions, of those that are there."""
+    def _codes_of(self, titles: Sequence[str]) -> Ints:
+        codes = self._title_codes
+        for title in titles:
+            if title not in codes:
+                codes[title] = len(self.titles)
+                self.titles.append(title)
+        found: Ints = np.fromiter((codes[title] for title in titles), np.int32, len(titles))
+        return found
+
+    def _rows_of(self, positions: Ints) -> tuple[Ints, Mask]:
+        """Places in the base of the versions at these positions, of those that are there; and which are."""
         column, order = self.base.columns["position"], self._by_position
         if not len(column):
-            return np.empty(0, dtype=np.int64)
+            return np.empty(0, dtype=np.int64), np.zeros(len(positions), dtype=np.bool_)
         low, high = np.zeros(len(positions), dtype=np.int64), np.full(len(positions), len(column))
         while (open_ := low < high).any():
             middle = np.minimum((low + high) // 2, len(column) - 1)
@@ -375,8 +435,8 @@ class Columns:
             low = np.where(open_ & below, middle + 1, low)
             high = np.where(open_ & ~below, middle, high)
         rows = order[np.minimum(low, len(column) - 1)]
-        found: Ints = rows[column[rows] == positions].astype(np.int64)
-        return found
+        found: Mask = column[rows] == positions
+        return rows[found].astype(np.int64), found
 
     def _insertions(self, new: Mapping[str, Ints], source: Ints, whole: Ints | None) -> Ints:
         """Where each new row goes in the base without its dead."""
@@ -411,50 +471,3 @@ class Columns:
         self.tail = Block({name: np.empty(0, dtype=kind) for name, kind in types.items()})
         self._tail_place = {}
         self._tail_length = self._tail_dead = 0
-
-
-class _Filters:
-    """The tests of one question over slices of columns."""
-
-    def __init__(
-        self,
-        columns: Columns,
-        area: Area,
-        period: tuple[int, int],
-        kinds: Sequence[int],
-        statuses: Sequence[int],
-        wanted: States,
-    ) -> None:
-        self.area = area
-        self.period = period
-        self._states = wanted
-        self._kinds = np.array([columns.kinds.find(kind) for kind in kinds], dtype=np.int64)
-        self._statuses = np.array(statuses, dtype=np.int64)
-
-    def mask(self, column: Callable[[str], Ints], *, dead: bool, whole: bool, ends: bool) -> Mask | None:
-        """Which rows match; None: all. `whole`: they are within the area; `ends`: some may end before the period."""
-        parts: list[Mask] = []
-        area = self.area
-        if not whole:
-            longitude, latitude = column("longitude"), column("latitude")
-            inside = (longitude >= area.west) & (longitude <= area.east)
-            inside &= (latitude >= area.south) & (latitude <= area.north)
-            if not area.is_box:
-                inside[inside] = area.meets_points(longitude[inside].tolist(), latitude[inside].tolist())
-            parts.append(inside)
-        if ends:
-            parts.append(column("ends_us") > self.period[0])
-        if dead:
-            parts.append(column("alive"))
-        if len(self._kinds):
-            parts.append(np.isin(column("kind"), self._kinds))
-        if len(self._statuses):
-            parts.append(np.isin(column("status"), self._statuses))
-        if self._states.wanted:
-            parts.append(states.mask(*self._states, column("starts_us"), column("ends_us"), column("status")))
-        if not parts:
-            return None
-        found = parts[0]
-        for part in parts[1:]:
-            found = found & part
-        return found

@@ -8,6 +8,7 @@ from services.analytics.conflicts.desk import ConflictDesk
 from services.analytics.conflicts.register import Register
 from services.analytics.conflicts.rules import Rules
 from services.analytics.reading import ReadModel
+from services.analytics.snapshot import Snapshot
 from services.analytics.tension.desk import TensionDesk
 from services.kernel.clock import Clock, Ids
 from services.kernel.registry import Registry
@@ -34,11 +35,12 @@ class Desks:
         rules: Rules,
         clock: Clock,
         ids: Ids,
+        snapshot: Snapshot | None = None,
     ) -> Self:
         """The desks; `steps` is the store of what people did about conflicts."""
         register = Register(steps, ids)
         return cls(
-            TensionDesk(model, registry, territory),
+            TensionDesk(model, registry, territory, snapshot),
             ConflictDesk(model, register, rules),
             AgendaDesk(model, register, rules, territory, clock),
         )

@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 from typing import Any
 
+import numpy as np
 from planier.analytics.v1.analytics_pb2 import CellColumns, FeatureColumns, QueryMapResponse
 from planier.analytics.v1.coverage_pb2 import Suppression
 from planier.common.v1 import fact_pb2
 
 from services.analytics.placement import microseconds_of
-from services.analytics.queries import Found, MapAnswer
+from services.analytics.queries import Found, MapAnswer, Shown
+from services.analytics.segments import Ints
 from services.analytics.suppression import Counts
 
 SECOND_US = 1_000_000
@@ -35,6 +37,8 @@ def suppression_of(counts: Counts[Any], names: Mapping[int, str]) -> Suppression
 
 def pack_features(answer: MapAnswer) -> FeatureColumns:
     """The features in columns."""
+    if answer.shown is not None:
+        return _shown(answer.shown, answer.names)
     packed = FeatureColumns()
     if not answer.features:
         return packed
@@ -53,6 +57,47 @@ def pack_features(answer: MapAnswer) -> FeatureColumns:
     packed.attendance_maximum.extend([detail[7] for detail in details])
     _add_periods_and_shapes(packed, rows)
     return packed
+
+
+def _shown(shown: Shown, names: Mapping[int, str]) -> FeatureColumns:
+    """Columns to columns: no feature is ever a thing of its own."""
+    held, count, packed = shown.held, shown.count, FeatureColumns()
+    if not count:
+        return packed
+    packed.source_index.extend(_renumbered(held["source"], shown.sources, names, packed.sources))
+    packed.kind_index.extend(_renumbered(held["kind"], shown.kinds, names, packed.kinds))
+    packed.instrument_index.extend(_renumbered(held["instrument"], shown.instruments, names, packed.instruments))
+    halves = np.stack([held["fact_high"], held["fact_low"]], axis=1).astype(">u8").tobytes().hex()
+    packed.fact_ids.extend([halves[first : first + 32] for first in range(0, 32 * count, 32)])
+    packed.titles.extend(shown.titles)
+    packed.period_counts.extend([1] * count)
+    packed.starts.extend((held["starts_us"] // SECOND_US).tolist())
+    packed.ends.extend((-(-held["ends_us"] // SECOND_US)).tolist())
+    plain = (
+        (packed.statuses, "status"),
+        (packed.longitude_e7, "longitude"),
+        (packed.latitude_e7, "latitude"),
+        (packed.revisions, "revision"),
+        (packed.recorded_at_us, "recorded_us"),
+        (packed.attendance_minimum, "attendance_minimum"),
+        (packed.attendance_maximum, "attendance_maximum"),
+    )
+    for column, name in plain:
+        column.extend(held[name].tolist())
+    return packed
+
+
+def _renumbered(
+    numbers: Ints, codes: Sequence[int], names: Mapping[int, str], dictionary: MutableSequence[str]
+) -> list[int]:
+    """As `_indexed`, from numbers that stand for codes."""
+    used = np.unique(numbers).tolist()
+    ordered = sorted({names[codes[number]] for number in used})
+    dictionary.extend(ordered)
+    places = np.zeros(len(codes), dtype=np.int64)
+    places[used] = [ordered.index(names[codes[number]]) for number in used]
+    found: list[int] = places[numbers].tolist()
+    return found
 
 
 def _indexed(codes: Sequence[int], names: Mapping[int, str], dictionary: MutableSequence[str]) -> list[int]:

@@ -18,6 +18,7 @@ from services.analytics.area import Area
 from services.analytics.bulk import marks, run, run_in_pages
 from services.analytics.placement import CELL_RESOLUTION, microseconds_of, parent, shape_of
 from services.analytics.projections import code_of
+from services.analytics.segments import Ints
 from services.analytics.snapshot import Snapshot
 from services.analytics.suppression import NONE, Counts, Minimums, Tally
 from services.kernel.guard.grant import Grant
@@ -75,10 +76,36 @@ class MapQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """Features in columns, with what their numbers stand for: codes, and titles."""
+
+    held: Mapping[str, Ints]
+    sources: Sequence[int]
+    kinds: Sequence[int]
+    instruments: Sequence[int]
+    titles: Sequence[str]
+
+    @property
+    def count(self) -> int:
+        """The number of features."""
+        return len(self.held["position"])
+
+    @classmethod
+    def of(cls, found: columns.Found) -> "Shown":
+        """What was found, copied: the columns move on."""
+        known, held = found.columns, found.shown()
+        titles = [known.titles[code] for code in held["title"].tolist()]
+        sources, kinds, instruments = (tuple(one.values) for one in (known.sources, known.kinds, known.instruments))
+        return cls(held, sources, kinds, instruments, titles)
+
+
+@dataclass(frozen=True, slots=True)
 class MapAnswer:
     """Either features in order of (start, fact id), each a Found and its details, or what may be shown of counts."""
 
     features: tuple[tuple[Found, tuple[Any, ...]], ...] = ()
+    # The features, instead, as the columns in memory hold them.
+    shown: Shown | None = None
     resolution: int = 0
     counts: Counts[int] | None = None
     # What the codes stand for.
@@ -87,7 +114,9 @@ class MapAnswer:
     @property
     def total(self) -> int:
         """The number of features, or what the counts sum to."""
-        return len(self.features) if self.counts is None else self.counts.total
+        if self.counts is not None:
+            return self.counts.total
+        return len(self.features) if self.shown is None else self.shown.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +136,17 @@ def query_map(
     sources = permitted(grant, query.sources)
     if query.nothing or not sources:
         return MapAnswer()
-    rows, tally = scan(connection, query, sources, minimums, snapshot)
+    asked, held = Scan(connection, query, sources, snapshot), Held(query.limit, minimums)
+    held.takes_columns = True
+    asked.all(held)
+    tally = held.tally if held.overflown else None
     names = {row[0]: row[1] for row in run(connection, "SELECT code, text FROM fact_names", ())}
     if tally is not None:
         resolution, rolled = roll_up(tally, query.cell_budget)
-        return MapAnswer((), resolution, rolled.shown(), names)
-    return MapAnswer(_with_details(connection, rows), names=names)
+        return MapAnswer(resolution=resolution, counts=rolled.shown(), names=names)
+    if held.shown is not None:
+        return MapAnswer(shown=held.shown, names=names)
+    return MapAnswer(_with_details(connection, held.rows), names=names)
 
 
 def scan(
@@ -124,10 +158,7 @@ def scan(
 ) -> tuple[list[Found], Tally[int] | None]:
     """The index rows that match, in no order; above the limit none, and all of them counted by fine cell."""
     held = Held(query.limit, minimums)
-    asked = Scan(connection, query, sources, snapshot)
-    for table in asked.tables:
-        asked.plain(table, held)
-        asked.others(table, held)
+    Scan(connection, query, sources, snapshot).all(held)
     return held.rows, held.tally if held.overflown else None
 
 
@@ -174,6 +205,9 @@ class Held:
         self.rows: list[Found] = []
         self.tally: Tally[int] = Tally(minimums)
         self.overflown = False
+        # Whether features may be left as columns where nothing but them was found.
+        self.takes_columns = False
+        self.shown: Shown | None = None
 
     def add(self, rows: list[Found]) -> None:
         """Rows that match."""
@@ -211,6 +245,12 @@ class Scan:
         area = query.area
         self._bounds = (area.east, area.west, area.north, area.south, query.ends_us, query.starts_us, query.starts_us)
         self._filter, self._values = _filters(query, self._sources)
+
+    def all(self, held: Held) -> None:
+        """Everything that matches; what SQL alone knows first, so that what is in columns may stay there."""
+        for table in self.tables:
+            self.others(table, held)
+            self.plain(table, held)
 
     def rows(self, table: str, held: Held) -> None:
         """Facts of one point and one period, every one of them, a page at a time."""
@@ -269,6 +309,8 @@ class Scan:
         def take(found: columns.Found) -> None:
             if held.overflown or found.count > held.limit:
                 held.count(found.counts(held.tally.minimums))
+            elif held.takes_columns and not held.rows:
+                held.shown = Shown.of(found)
             else:
                 held.add(found.rows())
 

@@ -1,6 +1,6 @@
 """The gRPC servicer of analytics: request → question → answer, with what was looked at described for the record."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -40,11 +40,12 @@ from services.analytics.reading import ReadModel
 from services.analytics.signal import Signal
 from services.analytics.snapshot import Snapshot
 from services.analytics.suppression import NONE, Minimums
-from services.analytics.watching import Watches
+from services.analytics.watching import Watches, not_asked
 from services.kernel.clock import Clock, SystemClock, from_microseconds, microseconds
 from services.kernel.errors import not_found
 from services.kernel.layers import LayerFolder
 from services.kernel.rpc.call import Call
+from services.kernel.store.base import Position
 
 
 class AnalyticsServicer:
@@ -61,6 +62,7 @@ class AnalyticsServicer:
         layers: LayerFolder | None = None,
         signal: Signal | None = None,
         coverage: CoverageReader | None = None,
+        has: Callable[[Position], Awaitable[bool]] = not_asked,
     ) -> None:
         self._model = model
         self._tension, self._conflicts, self._agenda = desks.tension, desks.conflicts, desks.agenda
@@ -69,7 +71,7 @@ class AnalyticsServicer:
         self._snapshot = snapshot
         self._coverage = coverage or CoverageReader()
         self._zones = ZoneAnswers(model, self._clock, self._coverage, minimums, snapshot, layers)
-        self._watches = Watches(model, signal or Signal())
+        self._watches = Watches(model, signal or Signal(), has)
 
     async def QueryMap(self, request: QueryMapRequest, call: Call) -> QueryMapResponse:
         """Exact features up to the limit, else exact counts by cell; empty where no asked source is permitted."""

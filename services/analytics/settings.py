@@ -24,5 +24,5 @@ class AnalyticsSettings(ServiceSettings):
     steps_url: Annotated[str, StringConstraints(pattern=r"^([a-z0-9]+(\+[a-z0-9]+)?://\S+)?$")] = ""
     # Where `planier layer import` puts reference layers.
     layers_folder: Path | None = None
-    # The columns of the map in memory: some 45 MB a million facts. Without them SQL answers, the same.
+    # The columns of the map in memory: some 90 MB a million facts. Without them SQL answers, the same.
     columns_in_memory: bool = True

@@ -5,8 +5,9 @@ answers, which gives the same. So it can never be wrong, only absent.
 """
 
 import logging
+import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ import numpy as np
 from sqlalchemy import Connection, Engine
 
 from services.analytics.bulk import run, run_in_pages
-from services.analytics.columns import FIELDS, Columns
+from services.analytics.columns import FIELDS, INDEX, Columns
 from services.analytics.projections import FactProjection
 from services.analytics.segments import Ints
 
 _log = logging.getLogger(__name__)
 
+_HALF = struct.Struct(">qq")
 # Positions that a reader catches up itself, about 10 ms; further behind, it is done apart.
 CATCH_UP = 1_000
 # Further behind than this and than a quarter of the columns, they are loaded anew.
@@ -30,12 +32,20 @@ RELOAD = 200_000
 MERGE_ROWS = 50_000
 MERGE_SHARE = 0.02
 _PAGE = 20_000
-_NAMES = ", ".join(f"p.{name}" for name in FIELDS)
-_ALL = (
-    f"SELECT {_NAMES} FROM fact_placements p WHERE p.west IS NULL ORDER BY p.bucket, p.source, p.starts_us, p.position"  # noqa: S608 -- our own names
+_NAMES = ", ".join(f"p.{name}" for name in INDEX)
+_SHOWN = "v.revision, v.recorded_us, v.instrument, v.attendance_minimum, v.attendance_maximum"
+_ORDER = " WHERE p.west IS NULL ORDER BY p.bucket, p.source, p.starts_us, p.position"
+_JOINED = " FROM fact_placements p CROSS JOIN fact_versions v WHERE v.position = p.position AND"
+_ALL = f"SELECT {_NAMES}, v.fact_id, {_SHOWN}" + _JOINED + _ORDER.replace(" WHERE", "")
+_HALVES = ", ".join(
+    f"('x' || encode(substring(v.fact_id, {first}, 8), 'hex'))::bit(64)::int8 AS {name}"
+    for first, name in ((1, "fact_high"), (9, "fact_low"))
 )
+_ALL_POSTGRES = f"SELECT {_NAMES}, {_HALVES}, {_SHOWN}" + _JOINED + _ORDER.replace(" WHERE", "")
+_TITLES = "SELECT position, title FROM fact_versions WHERE title <> ''"
 _NEW = (
-    f"SELECT {_NAMES} FROM fact_versions v CROSS JOIN fact_placements p"  # noqa: S608 -- our own names
+    f"SELECT {_NAMES}, v.fact_id, {_SHOWN}, v.title FROM fact_versions v"  # noqa: S608 -- our own names
+    " CROSS JOIN fact_placements p"
     " WHERE v.position > ? AND v.position <= ? AND p.bucket = v.bucket AND p.source = v.source"
     " AND p.starts_us = v.starts_us AND p.position = v.position AND p.west IS NULL"
 )
@@ -91,6 +101,8 @@ class Snapshot:
             with self._engine.begin() as connection:
                 at = _state(connection)
                 self._columns.load(_chunks(connection))
+                for page in run_in_pages(connection, _TITLES, (), _PAGE):
+                    self._columns.entitle([row[0] for row in page], [row[1] for row in page])
             self._at = at
         _log.info("map columns loaded", extra={"facts": len(self._columns), "bytes": self._columns.size})
 
@@ -136,7 +148,7 @@ class Snapshot:
         killed = [row[0] for sql in (_REPLACED, _ERASED) for row in run(connection, sql, bounds)]
         rows = run(connection, _NEW, bounds)
         self._columns.kill(killed)
-        self._columns.append(rows)
+        self._columns.append([_numbers(row) for row in rows], [row[-1] for row in rows])
         self._at = now
 
     def catch_up(self) -> None:
@@ -187,13 +199,19 @@ def _chunks(connection: Connection) -> Iterator[Ints]:
         yield from _copied(connection)
         return
     for page in run_in_pages(connection, _ALL, (), _PAGE):
-        flat = np.fromiter((value for row in page for value in row), np.int64, len(page) * len(FIELDS))
+        flat = np.fromiter((value for row in page for value in _numbers(row)), np.int64, len(page) * len(FIELDS))
         yield flat.reshape(-1, len(FIELDS)).T
+
+
+def _numbers(row: Sequence[Any]) -> tuple[int, ...]:
+    """A row of SQL as FIELDS: the fact id becomes two numbers."""
+    high, low = _HALF.unpack(row[len(INDEX)])
+    return (*row[: len(INDEX)], high, low, *row[len(INDEX) + 1 : len(FIELDS) - 1])
 
 
 def _copied(connection: Connection) -> Iterator[Ints]:
     names = ", ".join(f"{name}::int8" for name in FIELDS)
-    sql = f"COPY (SELECT {names} FROM ({_ALL}) p) TO STDOUT (FORMAT BINARY)"  # noqa: S608 -- our own names
+    sql = f"COPY (SELECT {names} FROM ({_ALL_POSTGRES}) p) TO STDOUT (FORMAT BINARY)"  # noqa: S608 -- our own names
     # A tuple is its number of fields, then for each its length and its value, all big-endian.
     fields: list[tuple[str, Any]] = [("count", ">i2")]
     for name in FIELDS:

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from planier.analytics.v1.analytics_pb2 import (
@@ -13,27 +13,63 @@ from planier.analytics.v1.analytics_pb2 import (
     WatchMapRequest,
     WatchMapResponse,
 )
+from planier.common.v1.event_pb2 import ReadEventsRequest
 from planier.common.v1.release_pb2 import StorePosition
+from planier.ingest.v1.ingest_pb2_grpc import IngestServiceStub
 
 from services.analytics import asking
 from services.analytics.reading import ReadModel
 from services.analytics.signal import Signal
 from services.analytics.watch import Change, Changes, changes_after
+from services.kernel.bus.replication import CHAIN_DIVERGED
 from services.kernel.clock import from_microseconds
-from services.kernel.errors import precondition
+from services.kernel.errors import Problem, precondition
 from services.kernel.rpc.call import Call
 from services.kernel.store.base import Position
 
+# For ingest to say whether it has a place.
+ASK_SECONDS = 5.0
 # Without news: how soon to look for what another replica applied, and how soon to say that the stream lives.
 LOOK_SECONDS = 0.5
 ALIVE_SECONDS = 10.0
 
 
+async def ingest_has(ingest: IngestServiceStub, place: Position) -> bool:
+    """Whether ingest's store has this very place: the read model keeps no digest but that of its own head.
+
+    Raises Problem where ingest cannot be asked.
+    """
+    request = ReadEventsRequest(store_id=place.store_id, after_position=place.position, after_digest=place.digest)
+    call = ingest.ReadEvents(request, timeout=ASK_SECONDS)
+    try:
+        await anext(aiter(call))
+    except Problem as problem:
+        if problem.reason == CHAIN_DIVERGED:
+            return False
+        raise
+    finally:
+        call.cancel()
+    return True
+
+
+async def not_asked(place: Position) -> bool:  # noqa: ARG001 -- the shape of the question
+    """Where there is no ingest to ask, only the place at the head can be told apart."""
+    return True
+
+
 class Watches:
     """Every open watch of this process."""
 
-    def __init__(self, model: ReadModel, signal: Signal, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        model: ReadModel,
+        signal: Signal,
+        has: Callable[[Position], Awaitable[bool]],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._model = model
+        self._has = has
         self._signal = signal
         self._monotonic = monotonic
 
@@ -47,7 +83,7 @@ class Watches:
         asking.describe(call, watched.sources, watched.kinds, watched.area, None)
         asking.note_polygon(call, request)
         head = await self._model.position()
-        reached = _begin(request, head)
+        reached = await self._begin(request, head)
         call.data_position = head
         call.data.filters["after"] = str(reached.position)
         yield WatchMapResponse(cursor=_cursor(reached, head))
@@ -68,15 +104,17 @@ class Watches:
             if not page.whole:
                 count = -1
 
-
-def _begin(request: WatchMapRequest, head: Position) -> Position:
-    if not request.HasField("cursor") or not request.cursor.store_id:
-        return head
-    cursor = request.cursor
-    same = cursor.store_id == head.store_id and cursor.position <= head.position
-    if not same or (cursor.position == head.position and cursor.digest and cursor.digest != head.digest):
-        raise _diverged()
-    return Position(cursor.store_id, cursor.position, cursor.digest)
+    async def _begin(self, request: WatchMapRequest, head: Position) -> Position:
+        """The cursor's place, once it is sure that the store has it; the head where there is no cursor."""
+        cursor = request.cursor
+        if not cursor.store_id:
+            return head
+        place = Position(cursor.store_id, cursor.position, cursor.digest)
+        if place.store_id != head.store_id or place.position > head.position:
+            raise _diverged()
+        if place.digest and place != head and (place.position == head.position or not await self._has(place)):
+            raise _diverged()
+        return place
 
 
 def _require_same(reached: Position, now: Position) -> None:

@@ -27,6 +27,7 @@ from services.analytics.service import AnalyticsServicer
 from services.analytics.settings import AnalyticsSettings
 from services.analytics.signal import Signal
 from services.analytics.snapshot import Snapshot
+from services.analytics.watching import ingest_has
 from services.kernel.annex import await_signed
 from services.kernel.bus.base import TOPICS
 from services.kernel.bus.connection import BusSettings, Connection
@@ -122,14 +123,25 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
     follower = Follower(runner, feed_of(ingest, bus, telemetry), telemetry=telemetry, on_applied=signal.give)
     model = ReadModel(open_for_reading(settings.database_url), follower.caught_up.is_set)
     snapshot = Snapshot(open_for_reading(settings.database_url)) if settings.columns_in_memory else None
+    desks = Desks.over(
+        model,
+        steps,
+        registry=registry,
+        territory=territory,
+        rules=rules,
+        clock=clock,
+        ids=ids,
+        snapshot=snapshot,
+    )
     servicer = AnalyticsServicer(
         model,
-        Desks.over(model, steps, registry=registry, territory=territory, rules=rules, clock=clock, ids=ids),
+        desks,
         clock=clock,
         minimums=minimums_of(registry),
         snapshot=snapshot,
         layers=LayerFolder(settings.layers_folder) if settings.layers_folder else None,
         signal=signal,
+        has=functools.partial(ingest_has, IngestServiceStub(ingest)),
     )
     checker, recorder = RemoteChecker(access, telemetry), RemoteRecorder(audit, telemetry)
     guard = Guard(

@@ -64,20 +64,29 @@ class Cosigning:
         self._client = client
         self._telemetry = telemetry
         self._standings = [_Standing(witness) for witness in witnesses]
+        # The size of the largest tree that all have cosigned, as far as this process knows.
+        self.witnessed = 0
         self._signed = asyncio.Event()
 
     async def run(self) -> None:
         """Rounds until cancelled."""
-        loop = asyncio.get_running_loop()
-        for standing in self._standings:
-            standing.size = await asyncio.to_thread(self._publication.cosigned_size, standing.witness.cosigner)
+        loop, begun = asyncio.get_running_loop(), False
         while True:
             began = loop.time()
             try:
+                if not begun:
+                    await self._begin()
+                    begun = True
                 await self.round()
-            except self._log.failures as error:
-                _log.error("no head could be offered to the witnesses", extra={"error": type(error).__name__})
+            except Exception:  # noqa: BLE001 -- and so whatever it is
+                # The next round tries again: nobody else would notice that there is none.
+                _log.exception("no head could be offered to the witnesses")
             await asyncio.sleep(max(0.0, began + ROUND_SECONDS - loop.time()))
+
+    async def _begin(self) -> None:
+        for standing in self._standings:
+            standing.size = await asyncio.to_thread(self._publication.cosigned_size, standing.witness.cosigner)
+        await self._learn()
 
     @property
     def signed(self) -> asyncio.Event:
@@ -94,7 +103,8 @@ class Cosigning:
         asked = [s for s in self._standings if s.size < size and s.witness.url and s.retry_at <= now]
         if asked:
             await self._ask(asked)
-        await asyncio.to_thread(self._learn_files)
+        if await asyncio.to_thread(self._read_files):
+            await self._learn()
         self._tell(asyncio.get_running_loop().time())
 
     async def _ask(self, asked: Sequence[_Standing]) -> None:
@@ -107,6 +117,12 @@ class Cosigning:
         for standing, line in zip(asked, answers, strict=True):
             if line is not None:
                 _stands(standing, head.checkpoint.size)
+        await self._learn()
+
+    async def _learn(self) -> None:
+        """What all have cosigned by now; whoever waits for it looks again."""
+        published = await asyncio.to_thread(self._publication.witnessed)
+        self.witnessed = 0 if published is None else published.head.checkpoint.size
         signed, self._signed = self._signed, asyncio.Event()
         signed.set()
 
@@ -157,13 +173,16 @@ class Cosigning:
             await self._client.post(f"{standing.witness.url}/{HAND_OVER}", content=note.encode())
         return bool(notes)
 
-    def _learn_files(self) -> None:
-        """Cosignatures that came in as files since."""
+    def _read_files(self) -> bool:
+        """Whether cosignatures came in as files since."""
+        found = False
         for standing in self._standings:
             if not standing.witness.url:
                 size = self._publication.cosigned_size(standing.witness.cosigner)
                 if size > standing.size:
                     _stands(standing, size)
+                    found = True
+        return found
 
     def _tell(self, now: float) -> None:
         """Each witness's lag as a metric; beyond all patience as an alarm, once, and once when it is over."""

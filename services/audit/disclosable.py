@@ -7,12 +7,14 @@ salt would let names be tried.
 from collections.abc import Callable, MutableMapping
 
 from google.protobuf.message import DecodeError
-from planier.access.v1.events_pb2 import ClearanceGranted, Party
+from planier.access.v1.events_pb2 import ClearanceGranted, ClearanceRequested, Party
 from planier.common.v1.event_pb2 import EventRun, StoredEvent
 
-# Both parties signed it, with their office holders' names in it.
-_SIGNED = "convention"
-_GRANTED = ClearanceGranted.DESCRIPTOR.full_name
+# What both parties signed, and what their officers were told: office holders' names are in it, nobody else's.
+_SIGNED = frozenset({"convention", "notices"})
+# Whose people the other streams are about; of a clearance's stream its first event says it.
+_PREFIXES = {"nominative-list": "PREFECTURE", "engagement-": "CITY"}
+_NAMING = {kind.DESCRIPTOR.full_name: kind for kind in (ClearanceRequested, ClearanceGranted)}
 
 
 def disclosable(run: EventRun, parties: MutableMapping[str, str], hides: Callable[[str], bool]) -> tuple[EventRun, int]:
@@ -23,9 +25,9 @@ def disclosable(run: EventRun, parties: MutableMapping[str, str], hides: Callabl
     shown, withheld = EventRun(), 0
     shown.CopyFrom(run)
     for event in shown.events:
-        if event.type == _GRANTED and event.HasField("payload"):
-            parties[event.stream] = _party_of(event)
-        if event.stream == _SIGNED or not hides(parties.get(event.stream, "")):
+        if event.type in _NAMING and event.HasField("payload"):
+            parties.setdefault(event.stream, _party_of(event))
+        if event.stream in _SIGNED or not hides(parties.get(event.stream, "") or _party_of_prefix(event.stream)):
             continue
         event.ClearField("payload")
         event.ClearField("salt")
@@ -35,7 +37,10 @@ def disclosable(run: EventRun, parties: MutableMapping[str, str], hides: Callabl
 
 def _party_of(event: StoredEvent) -> str:
     try:
-        party = ClearanceGranted.FromString(event.payload).party
-        return Party.Name(party).removeprefix("PARTY_")
+        return Party.Name(_NAMING[event.type].FromString(event.payload).party).removeprefix("PARTY_")
     except (DecodeError, ValueError):
         return ""
+
+
+def _party_of_prefix(stream: str) -> str:
+    return next((party for prefix, party in _PREFIXES.items() if stream.startswith(prefix)), "")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from planier.audit.v1.record_pb2 import AccessRecord
-from sqlalchemy import Connection, and_, bindparam, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.audit import merkle
@@ -335,14 +335,22 @@ def _load_frontier(connection: Connection) -> merkle.Frontier:
 
 def _nodes(connection: Connection, wanted: Sequence[merkle.Node]) -> Mapping[merkle.Node, bytes]:
     """Stored complete nodes by (level, index); those missing are absent."""
-    leaves = [index for level, index in wanted if level == 0]
-    inner = [and_(NODES.c.level == level, NODES.c.idx == index) for level, index in wanted if level]
+    leaves = tuple(index for level, index in wanted if level == 0)
+    inner = [node for node in wanted if node[0]]
     found: dict[merkle.Node, bytes] = {}
     if leaves:
-        rows = connection.execute(select(RECORDS.c.idx, RECORDS.c.leaf_hash).where(RECORDS.c.idx.in_(leaves)))
-        found.update(((0, row.idx), row.leaf_hash) for row in rows)
+        marks = ", ".join("?" * len(leaves))
+        sql = f"SELECT idx, leaf_hash FROM access_records WHERE idx IN ({marks})"  # noqa: S608 -- marks only
+        found.update(((0, index), leaf) for index, leaf in rows(connection, sql, leaves))
     if inner:
-        found.update(((row.level, row.idx), row.hash) for row in connection.execute(select(NODES).where(or_(*inner))))
+        marks = ", ".join(["(?, ?)"] * len(inner))
+        # A join, because SQLite scans the whole table for a row value IN (VALUES …).
+        sql = (
+            f"WITH wanted (level, idx) AS (VALUES {marks}) SELECT n.level, n.idx, n.hash"  # noqa: S608
+            " FROM wanted w JOIN tree_nodes n ON n.level = w.level AND n.idx = w.idx"
+        )
+        values = tuple(number for node in inner for number in node)
+        found.update(((level, index), value) for level, index, value in rows(connection, sql, values))
     return found
 
 

@@ -48,12 +48,6 @@ def find(publication: Publication, record_id: str) -> Held | None:
     return Held(row.idx, row.leaf_hash, content, parse_record(row.record) if held else None)
 
 
-def is_witnessed(publication: Publication, index: int) -> bool:
-    """Whether a head that every witness cosigned covers this index; blocking."""
-    published = publication.witnessed()
-    return published is not None and published.head.checkpoint.size > index
-
-
 def prove(publication: Publication, held: Held, *, content: bool) -> AccessProof:
     """The proof under the newest witnessed head that covers the record, else under the newest head; blocking.
 

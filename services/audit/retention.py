@@ -58,6 +58,8 @@ class Retention:
         self._record = record
         self._clock = clock
         self._ids = ids
+        # Before it everything is erased already.
+        self._oldest = 0
 
     async def run(self) -> int:
         """Erases everything that is due now; how many records that was.
@@ -67,8 +69,8 @@ class Retention:
         """
         governance, _ = await asyncio.to_thread(self._governing.current)
         cutoff = months_before(self._clock.now(), governance.months)
-        total, start = 0, 0
-        following: int | None = start
+        total = 0
+        following: int | None = self._oldest
         while following is not None:
             due = await asyncio.to_thread(self._due, following, cutoff, governance)
             if due.indices:
@@ -94,6 +96,8 @@ class Retention:
             rows = connection.execute(query).all()
         if not rows:
             return Due((), None)
+        if first == self._oldest:
+            self._oldest = rows[0].idx
         # What is altered is evidence, and is not erased over.
         self._integrity.require(rows[0].idx, rows[-1].idx + 1)
         indices = tuple(row.idx for row in rows if self._is_due(row.occurred_at, row.record, cutoff, governance))

@@ -148,10 +148,10 @@ def _sqlite_triggers() -> list[str]:
 
 def _postgresql_triggers() -> list[str]:
     body = "BEGIN RAISE EXCEPTION 'the access log is append-only'; END"
-    statements = [f"CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$"]
+    statements = [f"CREATE OR REPLACE FUNCTION refuse_log_change() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$"]
     for table, allowed in _FROZEN.items():
         unless = f"WHEN (({allowed}) IS NOT TRUE) " if allowed else ""
-        run = "EXECUTE FUNCTION refuse_change()"
+        run = "EXECUTE FUNCTION refuse_log_change()"
         statements += [
             f"CREATE OR REPLACE TRIGGER {table}_update BEFORE UPDATE ON {table} FOR EACH ROW {unless}{run}",
             f"CREATE OR REPLACE TRIGGER {table}_delete BEFORE DELETE ON {table} FOR EACH ROW {run}",

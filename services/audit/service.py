@@ -35,7 +35,7 @@ from services.audit.cosigning import Cosigning
 from services.audit.entry import is_of_service
 from services.audit.log import AccessLog, Appended, Outcome
 from services.audit.note import NoteError
-from services.audit.proving import find, is_witnessed, prove
+from services.audit.proving import find, prove
 from services.audit.publication import Publication
 from services.audit.reading import LogReader
 from services.audit.receipt import ReceiptSigner
@@ -177,7 +177,7 @@ class AuditServicer:
         deadline = loop.time() + WITNESSED_WITHIN
         while True:
             signed = self._cosigning.signed
-            if await asyncio.to_thread(is_witnessed, self._publication, index):
+            if self._cosigning.witnessed > index:
                 return
             try:
                 await asyncio.wait_for(signed.wait(), max(0.0, deadline - loop.time()))

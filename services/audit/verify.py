@@ -22,6 +22,7 @@ from services.audit.hand_over import Keys
 from services.audit.log import leaf_of
 from services.audit.note import NoteError, NoteVerifier
 from services.audit.schema import BODIES, CHECKPOINTS, COLUMNS, COSIGNATURES, KEYS, NODES, RECORDS
+from services.audit.sequences import Sequences
 from services.kernel.store.engine import open_engine
 
 # Even, so that a pair of leaves is never cut.
@@ -46,7 +47,7 @@ class LogFault:
 class VerifyReport:
     """The outcome: sound without a fault; the first MAX_FAULTS of them; `root` recomputed.
 
-    `holes` are counts of one process that no record bears, between its first and its last: a call that ended before its
+    `holes` are counts of one process that no record bears, from 1 to its last: a call that ended before its
     record was durable leaves one too, so they are shown and are no fault of the log.
 
     `unsigned` newest records lie under no stored checkpoint: the last write's while the log is open or after a crash,
@@ -106,8 +107,8 @@ class _Verification:
     # The size of the newest checkpoint that holds.
     signed: int = 0
     frontier: merkle.Frontier = merkle.EMPTY
-    # Of each instance: least and greatest sequence, how many.
-    sequences: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    # Which numbers of each process are there.
+    sequences: Sequences = field(default_factory=Sequences)
     # None: the log's keys do not hold together, and so no signature does.
     keys: Keys | None = None
 
@@ -125,14 +126,13 @@ class _Verification:
             self._nothing_beyond()
             self._repetitions()
             self._cosignatures()
-        holes = {name: last - first + 1 - count for name, (first, last, count) in self.sequences.items()}
         return VerifyReport(
             self.frontier.size,
             self.frontier.root(),
             self.erased,
             self.checkpoints,
             tuple(self.faults[:MAX_FAULTS]),
-            {name: hole for name, hole in holes.items() if hole > 0},
+            {hole.instance: hole.missing for hole in self.sequences.holes()},
             self.frontier.size - self.signed,
         )
 
@@ -195,6 +195,7 @@ class _Verification:
         if body.commitment is None or merkle.leaf_hash(entry_of_commitment(body.commitment)) != record.leaf_hash:
             self._fault(index, "LEAF_ALTERED")
         self.erased += 1
+        self.sequences.add(None, None)
 
     def _columns(self, index: int, record: Row[Any], content: bytes) -> None:
         parsed = parse_record(content)
@@ -202,8 +203,7 @@ class _Verification:
             self._fault(index, "COLUMN_ALTERED")
         if parsed is None:
             return
-        low, high, count = self.sequences.get(parsed.instance, (parsed.sequence, parsed.sequence, 0))
-        self.sequences[parsed.instance] = min(low, parsed.sequence), max(high, parsed.sequence), count + 1
+        self.sequences.add(parsed.instance, parsed.sequence)
 
     def _extend(self, leaves: list[bytes]) -> None:
         """Grows the tree, stopping at each checkpoint's size to compare, then compares the inner nodes."""

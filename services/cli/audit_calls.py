@@ -154,7 +154,8 @@ async def names_of(profile: Profile, motive: str, person: str) -> dict[tuple[str
         request = GetConventionRequest(consultation=session.consultation("OVERSIGHT", motive))
         convention = await stub.GetConvention(request, timeout=DEADLINE, metadata=signed_in.metadata)
         Receipts(profile).keep(convention)
-        for holder in convention.deed.office_holders:
+        acts = [appointment.holder for appointment in convention.offices]
+        for holder in (*convention.deed.office_holders, *acts):
             found[holder.identity.issuer, holder.identity.subject] = _name(holder.person)
         try:
             for clearance in await clearances_of(profile, motive, person):

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from planier.access.v1.access_pb2 import CLEARANCE_STATE_ACTIVE, GetConventionRequest, GetConventionResponse
 from planier.access.v1.access_pb2_grpc import AccessServiceStub
+from planier.access.v1.engagement_pb2 import ListEngagementsRequest
 from planier.access.v1.events_pb2 import Party
 from planier.audit.v1.audit_pb2 import ReplayFilter
 from planier.audit.v1.oversight_pb2 import GetIntegrityRequest
@@ -21,7 +22,7 @@ from services.cli.audit_calls import clearances_of, newest_head, replayed
 from services.cli.connection import DEADLINE, Receipts, channel
 from services.cli.output import console, print_json
 from services.cli.profile import Profile
-from services.cli.report_content import Facts, report_of, texts
+from services.cli.report_content import Facts, LateEngagement, report_of, texts
 from services.cli.report_pages import html, pdf
 from services.cli.words import instant, name_of
 
@@ -71,7 +72,7 @@ async def _report(asked: Asked, motive: str, person: str, *, as_json: bool) -> N
     ]
     notes = clearance_notes(clearances, statistics, asked.start, asked.end)
     facts = await _facts(profile, asked, convention, record_id)
-    content = report_of(statistics, notes, facts)
+    content = report_of(statistics, notes, await _late(profile, motive, person), facts)
     written = []
     if asked.html is not None:
         asked.html.write_text(html(content), encoding="utf-8")
@@ -98,6 +99,24 @@ async def _counted(profile: Profile, asked: Asked, motive: str, person: str) -> 
             ((one.index, one.record if one.HasField("record") else None, one.masked) for one in entries), statistics
         )
     return statistics, record_id
+
+
+async def _late(profile: Profile, motive: str, person: str) -> list[LateEngagement]:
+    """Engagements whose certificate is overdue now, as access shows them."""
+    signed_in = await session.current(profile, person)
+    request = ListEngagementsRequest(consultation=session.consultation("OVERSIGHT", motive), overdue=True)
+    async with channel(profile, "access") as opened:
+        answer = await AccessServiceStub(opened).ListEngagements(request, timeout=DEADLINE, metadata=signed_in.metadata)
+    Receipts(profile).keep(answer)
+    return [
+        LateEngagement(
+            one.engagement_id,
+            one.provider.name,
+            one.ended_at.ToDatetime(UTC),
+            one.certificate_due_at.ToDatetime(UTC),
+        )
+        for one in answer.engagements
+    ]
 
 
 async def _convention(profile: Profile, motive: str, person: str) -> GetConventionResponse:

@@ -16,6 +16,9 @@ CLAUSES = {
     "art7.consultation": "consultation seule de la Préfecture",
     "art7.list": "liste nominative",
     "art7.validation": "validation par la Préfecture",
+    "art8.provider": "prestataires",
+    "art9.denunciation": "dénonciation",
+    "art9.termination": "résiliation",
     "art8.licence": "usage interne, sans communication",
     "art9.term": "terme de la convention",
     "default.deny": "aucun texte ne permet",
@@ -86,7 +89,19 @@ class Facts:
     holes: tuple[tuple[str, int], ...] = ()
 
 
-def report_of(statistics: Statistics, notes: Sequence[ClearanceNote], facts: Facts) -> Report:
+@dataclass(frozen=True, slots=True)
+class LateEngagement:
+    """An ended engagement whose certificate of destruction is late (art8.destruction)."""
+
+    engagement_id: str
+    provider: str
+    ended_at: datetime
+    due_at: datetime
+
+
+def report_of(
+    statistics: Statistics, notes: Sequence[ClearanceNote], late: Sequence[LateEngagement], facts: Facts
+) -> Report:
     """The report of one period."""
     zone = facts.zone
     period = f"du {_day(facts.start, zone)} au {_day(facts.end, zone)} (exclu)"
@@ -103,6 +118,7 @@ def report_of(statistics: Statistics, notes: Sequence[ClearanceNote], facts: Fac
             _unusual(statistics),
             _disclosures(statistics, zone),
             _clearances(notes, zone),
+            _engagements(late, zone),
             _term(facts),
             _integrity(facts),
             _method(facts),
@@ -200,6 +216,13 @@ def _clearances(notes: Sequence[ClearanceNote], zone: ZoneInfo) -> Section:
         )
     columns = ("Habilitation", "Partie", "Organisation", "Valable jusqu'au", "Constat")
     return Section("Habilitations à revoir", tuple(sentences), columns if rows else (), rows)
+
+
+def _engagements(late: Sequence[LateEngagement], zone: ZoneInfo) -> Section:
+    rows = tuple((one.engagement_id, one.provider, _day(one.ended_at, zone), _day(one.due_at, zone)) for one in late)
+    columns = ("Prestation", "Prestataire", "Terminée le", "Attestation due le")
+    title = "Attestations de destruction en retard"
+    return Section(title, () if rows else (_NOTHING,), columns if rows else (), rows)
 
 
 def _term(facts: Facts) -> Section:

@@ -21,7 +21,7 @@ _TEMPLATE = "report.html.j2"
 _NUMBER_WIDTH = 26 * mm
 _MARGIN = 18 * mm
 # An id stays on one line.
-_WEIGHTS = {"Habilitation": 1.8}
+_WEIGHTS = {"Habilitation": 1.8, "Prestation": 1.8}
 # What a heading stays with: its sentences and the table's first rows.
 _TOGETHER = 6
 

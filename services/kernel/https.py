@@ -21,6 +21,8 @@ DRAIN_SECONDS = 1
 MAX_CONNECTIONS = 200
 _HEADER_BYTES = 16 * 1024
 _POLL_SECONDS = 0.005
+# How often the certificate's files are looked at.
+_ROTATION_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -49,11 +51,14 @@ Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 class HttpsServer:
     """Serves one handler on host:port until stopped; what it raises is a 500 that says nothing.
 
-    Bodies above `most` bytes are refused with 413, unread. Certificates are read once, at the start.
+    Bodies above `most` bytes are refused with 413, unread. A certificate that changes on disk is used for connections
+    from then on; one that cannot be used leaves the one before in use.
     """
 
     def __init__(self, handler: Handler, listen: str, files: TlsFiles, most: int = 0) -> None:
         self._listen = listen
+        self._files = files
+        self._context = server_context(files)
         config = uvicorn.Config(
             _application(handler, most),
             http="h11",
@@ -67,10 +72,11 @@ class HttpsServer:
             limit_concurrency=MAX_CONNECTIONS,
             h11_max_incomplete_event_size=_HEADER_BYTES,
             timeout_graceful_shutdown=DRAIN_SECONDS,
-            ssl_context_factory=lambda *_: server_context(files),
+            ssl_context_factory=lambda *_: self._context,
         )
         self._server = _Server(config)
         self._serving: asyncio.Task[None] | None = None
+        self._rotating: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
         """Listens, and returns the port. OSError: the address is taken, or a certificate cannot be used."""
@@ -83,13 +89,29 @@ class HttpsServer:
             await asyncio.sleep(_POLL_SECONDS)
         if self._serving.done():
             self._serving.result()
+        self._rotating = asyncio.create_task(self._rotate())
         return found
 
     async def stop(self) -> None:
         """Lets requests under way end, then closes."""
         self._server.should_exit = True
+        if self._rotating is not None:
+            self._rotating.cancel()
         if self._serving is not None:
             await self._serving
+
+    async def _rotate(self) -> None:
+        seen = _stamp(self._files)
+        while True:
+            await asyncio.sleep(_ROTATION_SECONDS)
+            try:
+                found = _stamp(self._files)
+                if found != seen:
+                    # A pair that does not belong together, half-way through a change, is refused and tried again.
+                    self._context.load_cert_chain(self._files.certificate, self._files.key)
+                    seen = found
+            except (OSError, ssl.SSLError) as error:
+                _log.warning("a certificate cannot be used yet", extra={"error": type(error).__name__})
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:
@@ -109,6 +131,10 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
     context.load_cert_chain(files.certificate, files.key)
     context.load_verify_locations(files.ca)
     return context
+
+
+def _stamp(files: TlsFiles) -> tuple[int, ...]:
+    return tuple(path.stat().st_mtime_ns for path in (files.certificate, files.key))
 
 
 class _Server(uvicorn.Server):
@@ -137,10 +163,12 @@ def _application(handler: Handler, most: int) -> Any:
 
 
 async def _body(receive: Any, most: int) -> bytes | None:
-    """The request's body; None where it is longer than `most`."""
+    """The request's body; None where it is longer than `most`, or its sender went away."""
     parts, total = list[bytes](), 0
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
         part = message.get("body", b"")
         total += len(part)
         if total > most:

@@ -159,9 +159,9 @@ def test_officers_decide_and_it_shows(stack: Stack) -> None:
 
 def witnessed(stack: Stack) -> list[str]:
     """The three public keys, once both witnesses have cosigned what is in the log now."""
-    size = audit(stack, "checkpoint")["tree_size"]
+    size = stack.planier("audit", "checkpoint", "--json").content["tree_size"]
     for _ in range(100):
-        found = audit(stack, "checkpoint")
+        found = stack.planier("audit", "checkpoint", "--json").content
         note = found.get("witnessed_checkpoint", "")
         if note and int(note.split("\n")[1]) >= int(size):
             witnesses = [f"--witness-key={item['verifier_key']}" for item in found["witnesses"]]

@@ -41,3 +41,8 @@ def test_a_watch_tells_each_change_once_and_goes_on_after_its_cursor(stack: Stac
         changes = [change["version"]["fact"]["source_id"] for line in lines for change in line["changes"]]
         assert seen <= set(changes), outcome.output + outcome.errors
         assert len(changes) == len(set(changes))
+    # Far behind the head, only ingest can tell that this digest was never its own.
+    store, position, digest = first["cursor"].split(":")
+    forged = f"{store}:{position}:{'0' * len(digest)}"
+    refused = stack.planier("watch", "--as", "duty-officer", "--after", forged, "--seconds", "20", "--json")
+    assert (refused.status, refused.content["error"]["reason"]) == (1, "CURSOR_DIVERGED")

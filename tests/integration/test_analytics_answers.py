@@ -19,6 +19,7 @@ from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
 from services.analytics.signal import Signal
 from services.analytics.snapshot import Snapshot
+from services.analytics.watching import Watches
 from services.analytics.wiring import open_for_writing
 from services.kernel.clock import from_microseconds
 from services.kernel.errors import Problem
@@ -26,7 +27,7 @@ from services.kernel.guard.options import methods_of
 from services.kernel.layers import LayerFolder, zones_of
 from services.kernel.projection import ProjectionRunner
 from services.kernel.rpc.call import Call, Invocation
-from services.kernel.store.base import GENESIS
+from services.kernel.store.base import GENESIS, Position
 from services.kernel.store.opening import open_store
 from tests.fixtures import analytics as built
 from tests.fixtures.analytics import HOUR_US, NEW_YEAR_US, IngestLog
@@ -61,6 +62,7 @@ class Desk:
     signal: Signal
     clock: StillClock
     layers: LayerFolder
+    model: ReadModel
     applied: int = 0
 
     def apply(self) -> None:
@@ -102,7 +104,7 @@ async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         layers=layers,
         signal=signal,
     )
-    yield Desk(servicer, IngestLog(), runner, signal, clock, layers)
+    yield Desk(servicer, IngestLog(), runner, signal, clock, layers, model)
     model.close()
     if snapshot is not None:
         snapshot.close()
@@ -277,3 +279,22 @@ def test_the_layer_file_is_what_was_imported(tmp_path: Path) -> None:
     assert (
         json.loads((tmp_path / f"{kept.hash}.geojson").read_text())["features"][0]["properties"]["name"] == "Belsunce"
     )
+
+
+async def test_a_cursor_that_ingest_does_not_know_is_refused(desk: Desk) -> None:
+    async def never_had(place: Position) -> bool:
+        return place.digest != b"x" * 32
+
+    for number in range(2):
+        desk.log.declare(built.fact(str(number)))
+    desk.apply()
+    watches = Watches(desk.model, desk.signal, never_had)
+    for digest, refused in ((b"x" * 32, True), (desk.log.events[0].digest, False)):
+        cursor = StorePosition(store_id=desk.log.store_id, position=1, digest=digest)
+        stream = watches.watch(pb.WatchMapRequest(box=MARSEILLE, cursor=cursor), call_of("WatchMap", "works"))
+        if refused:
+            with pytest.raises(Problem, match="CURSOR_DIVERGED"):
+                await anext(stream)
+        else:
+            assert (await anext(stream)).cursor.position == 1
+            await stream.aclose()

@@ -175,6 +175,30 @@ async def test_a_witness_that_comes_back_signs_the_same_head_as_the_other(runnin
     assert await running.witnessed() == 906
 
 
+async def test_a_round_that_fails_is_said_and_followed_by_the_next(
+    running: Both, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rounds, "ROUND_SECONDS", 0.0)
+    failures, head = iter([RuntimeError(), OSError()]), running.log.head
+
+    def failing() -> object:
+        for error in failures:
+            raise error
+        return head()
+
+    monkeypatch.setattr(running.log, "head", failing)
+    signed = running.cosigning.signed
+    task = asyncio.create_task(running.cosigning.run())
+    async with asyncio.timeout(20):
+        while running.cosigning.witnessed < 5:
+            await signed.wait()
+            signed = running.cosigning.signed
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    failed = [record for record in caplog.records if record.getMessage().startswith("no head could be offered")]
+    assert len(failed) == 2
+
+
 async def test_what_the_log_forgot_of_its_witnesses_it_learns_again(running: Both) -> None:
     """Killed between a witness's answer and storing it."""
     lost = running.publication.add

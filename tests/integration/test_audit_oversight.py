@@ -215,13 +215,16 @@ def granted(position: int, party: Party.ValueType) -> StoredEvent:
 
 async def test_access_events_are_exported_without_the_other_partys_people(service: Oversight) -> None:
     later = StoredEvent(position=3, stream="clearance-2", type="x", payload=b"about 2", salt=b"s", commitment=b"c")
-    deed = StoredEvent(position=4, stream="convention", type="y", payload=b"the deed", salt=b"s", commitment=b"c")
+    fixed = [
+        StoredEvent(position=4 + place, stream=stream, type="y", payload=b"what it says", salt=b"s", commitment=b"c")
+        for place, stream in enumerate(("convention", "nominative-list", "engagement-1", "of-another-version"))
+    ]
     service.events.append(
-        EventRun(store_id="a", events=[granted(1, PARTY_CITY), granted(2, PARTY_PREFECTURE), later, deed])
+        EventRun(store_id="a", events=[granted(1, PARTY_CITY), granted(2, PARTY_PREFECTURE), later, *fixed])
     )
     answers = await service.stream("ExportAccessEvents", pb.ExportAccessEventsRequest(consultation=LOOK), "auditor")
     [run] = [answer.run for answer in answers if answer.run.events]
-    assert [event.HasField("payload") for event in run.events] == [True, False, False, True]
-    assert [event.salt != b"" for event in run.events] == [True, False, False, True]
+    assert [event.HasField("payload") for event in run.events] == [True, False, False, True, False, True, False]
+    assert [event.salt != b"" for event in run.events] == [True, False, False, True, False, True, False]
     assert [event.commitment for event in run.events] == [event.commitment for event in service.events[0].events]
-    assert sum(answer.withheld for answer in answers) == 2
+    assert sum(answer.withheld for answer in answers) == 4

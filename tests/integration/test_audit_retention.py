@@ -17,7 +17,7 @@ from services.audit.log import AccessLog
 from services.audit.retention import Retention, runs
 from services.audit.schema import BODIES, RECORDS
 from services.audit.verify import verify_database
-from services.audit.watch import part_fault
+from services.audit.watch import Watch, part_fault
 from services.audit.wiring import open_governance
 from services.kernel.clock import RandomIds
 from services.kernel.errors import Problem, unavailable
@@ -99,6 +99,21 @@ def everything_in(folder: Path) -> bytes:
 def log_leaf(log: AccessLog, index: int) -> bytes:
     with log.reading() as connection:
         return bytes(connection.execute(select(RECORDS.c.leaf_hash).where(RECORDS.c.idx == index)).scalar_one())
+
+
+@pytest.mark.postgres
+async def test_the_same_on_postgresql(postgres_url: str) -> None:
+    with opened(postgres_url) as log:
+        keeping = Keeping(log)
+        keeping.add(500, 400, 390, 10)
+        start, end = NOW - timedelta(days=405), NOW - timedelta(days=395)
+        keeping.governing.execute(PlaceHold(CITY, "h", start, end, "REQ-1", "r"))
+        assert await keeping.retention.run() == 2
+        assert keeping.erased() == {0: 4, 2: 4}
+        watch = Watch(log, keeping.integrity, Telemetry.off())
+        watch.turn(0)
+        assert (keeping.integrity.corrupt, watch.holes, watch.rounds) == ((), (), 1)
+    assert verify_database(postgres_url, KEY.public_key()).sound
 
 
 async def test_a_hold_keeps_what_it_covers_until_it_is_lifted(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from sqlalchemy import text
 
 from services.audit.integrity import PART, Integrity
 from services.audit.log import AccessLog
-from services.audit.watch import OVERDUE_SECONDS, Sequences, Watch, part_fault
+from services.audit.sequences import OVERDUE_SECONDS, Sequences
+from services.audit.watch import Watch, part_fault
 from services.kernel.errors import Problem
 from services.kernel.telemetry import Telemetry
 from tests.fixtures.audit import access_record, batch, items, opened, sqlite_url

@@ -42,7 +42,7 @@ PARSERS: dict[str, tuple[str, Callable[[str], str | None]]] = {
     "note": (NOTE, lambda text: "".join([(s := split_note(text))[0], "\n", *(line.line() for line in s[1])])),
     "checkpoint": (TEXT, lambda text: (parse_checkpoint(text), None)[1]),
     "proof": (PROOF, lambda text: parse_proof(text).text()),
-    "request": (REQUEST.decode(), lambda text: parse_request(text.encode("utf-8", "surrogateescape")).body().decode()),
+    "request": (REQUEST.decode(), lambda text: parse_request(text.encode("utf-8", "surrogatepass")).body().decode()),
     "log key": (LOG_KEY.text(), lambda text: NoteVerifier.parse(text).text()),
     "witness key": (Cosigner("w", WITNESS.public_key()).text(), lambda text: Cosigner.parse(text).text()),
     "signed": (NOTE, LOG_KEY.open),

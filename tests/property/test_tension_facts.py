@@ -11,6 +11,7 @@ from planier.common.v1 import fact_pb2
 
 from services.analytics.area import Area, area_of_box, area_of_polygon
 from services.analytics.placement import E7, place
+from services.analytics.snapshot import Snapshot
 from services.analytics.tension.facts import Facts
 from services.analytics.tension.queries import TensionQuery, read_facts
 from services.kernel.store.base import StoredEvent
@@ -46,7 +47,11 @@ def logs(draw: st.DrawFn) -> IngestLog:
     log, alive = IngestLog(), dict[str, fact_pb2.Fact]()
     for number, (step, ((source, kind), status, where, hour), wait_us) in enumerate(draw(steps)):
         starts = NEW_YEAR_US + hour * HOUR_US
-        new = {"geometry": built.point(*where), "periods": ((starts, starts + HOUR_US),), "status": status}
+        periods = [(starts, starts + HOUR_US)]
+        if hour % 5 == 0:
+            # One that comes back: the columns do not hold it.
+            periods.append((starts + 2 * HOUR_US, starts + 3 * HOUR_US))
+        new = {"geometry": built.point(*where), "periods": periods, "status": status}
         if step == "declare" or not alive:
             fact = built.fact(f"n{number}", source=source, kind=kind, **new)
             alive[log.declare(fact, wait_us)] = fact
@@ -134,8 +139,12 @@ def test_what_is_read_is_what_the_words_say(log: IngestLog, granted: set[str], a
     with TemporaryDirectory() as folder:
         engine = open_engine(f"sqlite:///{Path(folder)}/analytics.db")
         load(engine, log, 7)
+        snapshot = Snapshot(engine, in_background=False)
+        snapshot.load()
         with engine.begin() as connection:
             for query in asked:
-                found = read_facts(connection, built.granted(*granted), REGISTRY, query)
-                assert shown(found) == expected(log.events, granted, query)
+                wanted = expected(log.events, granted, query)
+                grant = built.granted(*granted)
+                assert shown(read_facts(connection, grant, REGISTRY, query)) == wanted
+                assert shown(read_facts(connection, grant, REGISTRY, query, snapshot)) == wanted
         engine.dispose()

@@ -128,7 +128,7 @@ def test_an_item_without_a_real_instant_is_denied_alone(decider: Decider, second
 
 
 @pytest.mark.parametrize("name", sorted(access_states.STATES))
-def test_what_is_foreseen_together_is_what_is_decided_one_by_one(name: str) -> None:
+def test_what_is_decided_together_is_what_is_decided_one_by_one(name: str) -> None:
     state = access_states.STATES[name]()
     items = [access_states.item_of(case) for _, case in access_states.cases()]
     timeless = access_states.item_of(access_states.cases()[0][1])
@@ -136,16 +136,28 @@ def test_what_is_foreseen_together_is_what_is_decided_one_by_one(name: str) -> N
     unknown = access_states.item_of(access_states.cases()[0][1])
     unknown.operation = 99  # type: ignore[assignment]
     items += [timeless, unknown]
-    foreseeing = Decider(POLICY, state)
-    foreseeing.foresee(items)
-    foreseeing.foresee(items)
-    plain = Decider(POLICY, state)
-    for item in items:
-        assert foreseeing.decide(item) == plain.decide(item)
+    together, plain = Decider(POLICY, state), Decider(POLICY, state)
+    one_by_one = [plain.decide(item) for item in items]
+    assert together.decide_together(items) == one_by_one
+    assert together.decide_together(items) == one_by_one, "and once they are remembered"
 
 
-def test_nothing_is_foreseen_before_the_founding() -> None:
+def test_what_was_decided_together_is_forgotten_where_it_would_be_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decisions, "_MEMORY", 2)
+    foreseeing = Decider(POLICY, access.populated())
+    items = [check_item(who, purpose=PURPOSE_SITUATION) for who in (access.CITY_USER, access.PREFECTURE_USER)]
+    for _ in range(2):
+        assert all(verdict.permit for verdict in foreseeing.decide_together(items))
+
+
+def test_a_refusal_of_the_first_of_several_titles_does_not_settle_it() -> None:
+    state = access.bound(access.populated(), access.grant_command(sources=frozenset({"works"})), access.CITY_USER)
+    item = check_item(access.CITY_USER, purpose=PURPOSE_SITUATION, sources=["weather", "works"])
+    other = check_item(access.CITY_USER, purpose=PURPOSE_ADMINISTRATION, resource="clearances")
+    together, plain = Decider(POLICY, state), Decider(POLICY, state)
+    assert together.decide_together([item, other]) == [plain.decide(one) for one in (item, other)]
+
+
+def test_nothing_is_decided_together_before_the_founding() -> None:
     item = access.check_item(access.CITY_USER)
-    foreseeing = Decider(POLICY, State())
-    foreseeing.foresee([item])
-    assert foreseeing.decide(item) == Decider(POLICY, State()).decide(item)
+    assert Decider(POLICY, State()).decide_together([item]) == [Decider(POLICY, State()).decide(item)]

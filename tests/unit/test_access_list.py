@@ -9,14 +9,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from planier.access.v1.access_pb2 import CheckVerdict
 from planier.access.v1.events_pb2 import PARTY_CITY, PARTY_PREFECTURE, ROLE_PREFECTURE_USER
-from planier.access.v1.list_events_pb2 import ListedPerson, ListValidated, NominativeList
+from planier.access.v1.list_events_pb2 import ListedPerson, ListKeysAdopted, ListValidated, NominativeList
 from planier.common.v1.release_pb2 import PURPOSE_SITUATION
 
 from services.access import list_version, nominative_list
 from services.access.convention import State
 from services.access.decisions import Decider
 from services.access.deed import raw_public_key
-from services.access.domain import Command, decide, evolve
+from services.access.domain import Command, decide, evolve, stream_of
 from services.access.list_state import ListStanding, ProposalStanding, listing_of, standing_of
 from services.access.nominative_list import (
     AdoptListKeys,
@@ -32,6 +32,7 @@ from services.access.policy import Policy
 from services.kernel.errors import Problem
 from tests.fixtures import access
 from tests.fixtures.access import applied, listed_person, submit_command, validate_command
+from tests.fixtures.engagements import ENGAGEMENT, open_command
 
 POLICY = Policy.load()
 USER = access.PREFECTURE_PERSON
@@ -382,3 +383,76 @@ def test_keys_that_do_not_verify_when_loaded_leave_no_version_to_rely_on() -> No
     (event,) = decide(access.populated(), adopt(), access.NOW)
     event.signature = b"x" * 64  # type: ignore[union-attr]
     assert not verdict(evolve(access.populated(), event, access.NOW)).permit
+
+
+def test_a_version_that_rolls_the_list_back_is_not_relied_on_when_loaded() -> None:
+    state, older, _ = submitted(access.populated(), ENTRY, OTHER)
+    content = listing_of(state).proposals[older].content
+    state = access.listed(state, OTHER)
+    second = identity_message(access.SECOND_VALIDATOR)
+    event = ListValidated(proposal_id=older, list=content, validated_by=second, letter_hash=access.LETTER_HASH)
+    state = evolve(state, event, access.NOW)
+    assert (listing_of(state).fault, listing_of(state).highest) == ("LIST_ROLLBACK", 3)
+    assert not verdict(state).permit
+
+
+def test_a_self_approval_is_not_relied_on_when_loaded() -> None:
+    state, proposal_id, _ = submitted(access.populated(), ENTRY, OTHER)
+    content = listing_of(state).proposals[proposal_id].content
+    own = identity_message(access.VALIDATOR)
+    event = ListValidated(proposal_id=proposal_id, list=content, validated_by=own, letter_hash=access.LETTER_HASH)
+    assert listing_of(evolve(state, event, access.NOW)).fault == "OWN_PROPOSAL"
+
+
+def test_keys_loaded_out_of_order_leave_no_version_to_rely_on() -> None:
+    content = list_version.keys_content(3, 0, [])
+    event = ListKeysAdopted(keys=content, signature=list_version.sign_keys(content, access.PREFECTURE_KEY))
+    assert listing_of(evolve(access.populated(), event, access.NOW)).fault == "LIST_KEYS_ROLLBACK"
+
+
+def test_only_canonical_bytes_are_a_version() -> None:
+    good = list_version.build(1, b"", "2025-03", access.LIST_UNTIL, (ENTRY, OTHER))
+    assert list_version.parse(good).content == good
+    reordered = NominativeList.FromString(good)
+    persons = list(reordered.persons)[::-1]
+    del reordered.persons[:]
+    reordered.persons.extend(persons)
+    timeless = NominativeList.FromString(good)
+    timeless.expires_at.seconds = 1 << 40
+    for content in (reordered.SerializeToString(), timeless.SerializeToString(), b"\xff"):
+        with pytest.raises(Problem, match="LIST_INVALID"):
+            list_version.parse(content)
+
+
+def test_keys_are_distinct_and_whole() -> None:
+    for public in ([b"k" * 31], [b"k" * 32, b"k" * 32]):
+        content = list_version.keys_content(1, 1, public)
+        command = AdoptListKeys(content, list_version.sign_keys(content, access.PREFECTURE_KEY), "record")
+        assert refused(access.populated(), command) == ("LIST_KEYS_INVALID", "art7.validation")
+
+
+def test_a_list_of_another_version_of_the_convention_is_not_validated() -> None:
+    state, proposal_id, list_hash = submitted(access.populated(), OTHER)
+    state = applied(state, access.house_rules("house.delegate"))
+    expected = ("LIST_OF_ANOTHER_CONVENTION", "art7.validation")
+    assert refused(state, validate_command(proposal_id, list_hash)) == expected
+
+
+def test_the_same_change_again_changes_nothing_and_a_mark_ends_with_its_entry() -> None:
+    command = change(OTHER)
+    state = applied(access.populated(), command)
+    assert not decide(state, command, access.NOW)
+    state = access.listed(applied(access.populated(), suspend(access.DGA)), OTHER)
+    assert not listing_of(state).marks
+
+
+def test_a_person_whom_no_list_ever_named_is_absent_from_it() -> None:
+    clearance = access.populated().clearances[access.PREFECTURE_CLEARANCE]
+    assert listing_of(State()).standing_of(clearance) is ListStanding.UNLISTED
+
+
+def test_the_lists_events_share_a_stream_and_each_engagement_has_its_own() -> None:
+    (event,) = decide(access.populated(), suspend(access.DGA), access.NOW)
+    assert stream_of(event) == "nominative-list"
+    (opened,) = decide(access.populated(), open_command(), access.NOW)
+    assert stream_of(opened) == f"engagement-{ENGAGEMENT}"

@@ -9,7 +9,7 @@ import pypdfium2
 from planier.audit.v1.record_pb2 import RECORD_KIND_REFUSAL
 
 from services.audit.statistics import ClearanceNote, Statistics
-from services.cli.report_content import Facts, Report, report_of, texts
+from services.cli.report_content import Facts, LateEngagement, Report, report_of, texts
 from services.cli.report_pages import html, pdf
 from tests.fixtures.audit import access_record
 
@@ -34,7 +34,8 @@ def report() -> Report:
         record_id="0190c1d2-0000-7000-8000-000000000001", corrupt=((0, 4096, "RECORD_ALTERED"),),
         holes=(("analytics-1", 3),),
     )  # fmt: skip
-    return report_of(statistics, notes, facts)
+    late = [LateEngagement("0190c1d2-0000-7000-8000-00000000000e", "Études & Cie", START, START + timedelta(days=10))]
+    return report_of(statistics, notes, late, facts)
 
 
 class Text(HTMLParser):

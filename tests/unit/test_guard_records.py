@@ -17,14 +17,14 @@ from planier.audit.v1.record_pb2 import (
     Disclosure,
     Recipient,
 )
-from planier.common.v1.guard_pb2 import OPERATION_DISCLOSE
+from planier.common.v1.guard_pb2 import OPERATION_DISCLOSE, OPERATION_ERASE
 from planier.common.v1.release_pb2 import PURPOSE_ADMINISTRATION, PURPOSE_REFUSED_ENFORCEMENT
 from planier.ingest.v1.ingest_pb2 import DeclareFactsRequest, DeclareFactsResponse, Declarer
 
 from services.kernel.errors import Problem, precondition
 from services.kernel.rpc.call import Call
 from services.kernel.store.base import Position
-from tests.fixtures.guard import CORTEGE, Bench, consultation
+from tests.fixtures.guard import CORTEGE, Bench, consultation, no_log
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs" / "records.md"
@@ -123,6 +123,17 @@ async def test_a_disclosure_states_recipients_and_legal_basis_and_no_purpose_of_
     assert [one.organisation for one in disclosed.disclosure.recipients] == ["Tribunal judiciaire"]
     # No word of the vocabulary means "requisition": its act is recorded under the officer's own purpose.
     assert disclosed.purpose == PURPOSE_ADMINISTRATION
+
+
+async def test_what_a_service_does_by_itself_is_recorded_first_or_not_done() -> None:
+    bench = Bench(service="audit")
+    own = AccessRecord(record_id="r", operation=OPERATION_ERASE, resource="access-log")
+    receipt = await bench.guard.record_own(own)
+    (record,) = bench.log.records
+    assert (receipt.record_id, record.instance, record.sequence) == ("r", "instance-1", 1)
+    bench.log.answer = no_log
+    with pytest.raises(Problem, match="RECORD_UNAVAILABLE"):
+        await bench.guard.record_own(AccessRecord(record_id="s"))
 
 
 async def test_a_system_acts_on_behalf_of_its_authority_a_person_for_nobody_else() -> None:

@@ -24,6 +24,7 @@ from shapely.geometry.base import BaseGeometry
 from services.analytics.area import area_of_box, area_of_polygon
 from services.analytics.placement import E7, microseconds_of, polygon_of
 from services.analytics.reading import ReadModel
+from services.analytics.snapshot import Snapshot
 from services.analytics.tension.facts import Facts, Feed
 from services.analytics.tension.opinion import second_opinion
 from services.analytics.tension.packing import pack
@@ -47,8 +48,11 @@ _DAYS = {TENSION_STEP_UNSPECIFIED: 30, TENSION_STEP_DAY: 1, TENSION_STEP_WEEK: 7
 class TensionDesk:
     """Answers QueryTension: one study at a time, in a thread, so that maps are served meanwhile."""
 
-    def __init__(self, model: ReadModel, registry: Registry, territory: Territory) -> None:
+    def __init__(
+        self, model: ReadModel, registry: Registry, territory: Territory, snapshot: Snapshot | None = None
+    ) -> None:
         self._model = model
+        self._snapshot = snapshot
         self._registry = registry
         self._zone = ZoneInfo(territory.time_zone)
         self._to_metres = Transformer.from_crs(4326, territory.epsg, always_xy=True)
@@ -75,7 +79,7 @@ class TensionDesk:
             call.data_position, response = before
         else:
             call.data_position, facts = await self._model.read(
-                lambda connection: read_facts(connection, grant, registry, query)
+                lambda connection: read_facts(connection, grant, registry, query, self._snapshot)
             )
             async with self._one_at_a_time:
                 response = await asyncio.to_thread(self._study, facts, question, asked, method=request.method)

@@ -98,6 +98,22 @@ class Facts:
             self.recorded_us[chosen],
         )
 
+    def beside(self, other: "Facts") -> "Facts":
+        """These facts and others of the same feeds."""
+        if not len(other):
+            return self
+        join = np.concatenate
+        return Facts(
+            self.feeds,
+            join([self.cells, other.cells]),
+            join([self.feed, other.feed]),
+            join([self.cell, other.cell + len(self.cells)]),
+            join([self.longitude, other.longitude]),
+            join([self.latitude, other.latitude]),
+            join([self.starts_us, other.starts_us]),
+            join([self.recorded_us, other.recorded_us]),
+        )
+
     def flags(self, values: Iterable[bool]) -> npt.NDArray[np.bool_]:
         """A value for each feed, as a value for each fact."""
         found: npt.NDArray[np.bool_] = np.fromiter(values, bool, len(self.feeds))[self.feed]

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from services.analytics.area import Area
 from services.analytics.bulk import marks, run_in_pages
 from services.analytics.projections import code_of
+from services.analytics.snapshot import Snapshot
 from services.analytics.tension.facts import Facts, Feed, feeds
 from services.kernel.guard.grant import Grant
 from services.kernel.registry import Registry
@@ -18,6 +19,7 @@ PAGE = 20_000
 # What did not take place.
 _NOT_COUNTED = (fact_pb2.FACT_STATUS_CANCELLED, fact_pb2.FACT_STATUS_PROHIBITED)
 
+_TAKEN = ("kind", "cell", "longitude", "latitude", "starts_us", "recorded_us", "status")
 _SCAN = (
     "SELECT p.source, p.kind, p.cell, p.longitude, p.latitude, p.starts_us, p.recorded_us"
     " FROM fact_buckets b CROSS JOIN @table p WHERE b.west <= ? AND b.east >= ? AND b.south <= ? AND b.north >= ?"
@@ -44,19 +46,76 @@ def feeding(grant: Grant, registry: Registry, query: TensionQuery) -> tuple[Feed
     return feeds(registry, sources, query.kinds)
 
 
-def read_facts(connection: Connection, grant: Grant, registry: Registry, query: TensionQuery) -> Facts:
-    """The facts of those kinds as known at the query's instant; cancelled and prohibited ones are not among them."""
+def read_facts(
+    connection: Connection, grant: Grant, registry: Registry, query: TensionQuery, snapshot: Snapshot | None = None
+) -> Facts:
+    """The facts of those kinds as known at the query's instant; cancelled and prohibited ones are not among them.
+
+    What is current and of one point and one period comes from the columns, where they stand at this very position.
+    """
     fed = feeding(grant, registry, query)
     if not fed:
-        return _columns((), [])
-    tables = ("fact_placements",) if query.as_of_us is None else ("fact_placements", "fact_superseded")
-    facts = _columns(fed, [page for table in tables for page in _pages(connection, fed, query, table)])
+        return _of_rows((), [])
+    if query.as_of_us is not None:
+        tables = ("fact_placements", "fact_superseded")
+        facts = _of_rows(fed, [page for table in tables for page in _pages(connection, fed, query, table)])
+    elif (plain := from_columns(connection, fed, query, snapshot)) is not None:
+        return plain.beside(_inside(query, _of_rows(fed, _pages(connection, fed, query, others=True))))
+    else:
+        facts = _of_rows(fed, _pages(connection, fed, query))
+    return _inside(query, facts)
+
+
+def _inside(query: TensionQuery, facts: Facts) -> Facts:
     if query.area.is_box or not len(facts):
         return facts
     return facts.where(query.area.meets_points(facts.longitude.tolist(), facts.latitude.tolist()))
 
 
-def _pages(connection: Connection, fed: Sequence[Feed], query: TensionQuery, table: str) -> list[np.ndarray]:
+def from_columns(
+    connection: Connection, fed: tuple[Feed, ...], query: TensionQuery, snapshot: Snapshot | None
+) -> Facts | None:
+    """The plain facts, from the columns; None where they do not stand at this very position."""
+    if snapshot is None:
+        return None
+    sources = sorted({code_of(feed.source) for feed in fed})
+    kinds = sorted({code_of(feed.kind) for feed in fed})
+    with snapshot.columns(connection) as known:
+        if known is None:
+            return None
+        found = known.select(query.area, (query.starts_us, query.ends_us), sources, kinds, (), ((), 0))
+        taken = found.taken(_TAKEN)
+        cells = np.array(known.cells.values, np.int64).astype(np.uint64)
+        feed_of = np.full((len(known.sources.values), len(known.kinds.values)), -1, np.int16)
+        for index, one in enumerate(fed):
+            source, kind = known.sources.find(code_of(one.source)), known.kinds.find(code_of(one.kind))
+            if source >= 0 and kind >= 0:
+                feed_of[source, kind] = index
+    feed = feed_of[taken["source"], taken["kind"]]
+    facts = Facts(
+        fed,
+        cells,
+        feed,
+        taken["cell"].astype(np.int64),
+        taken["longitude"],
+        taken["latitude"],
+        taken["starts_us"],
+        taken["recorded_us"],
+    )
+    # What began before the period is in the columns' answer, but counts in the period in which it began.
+    counted = (feed >= 0) & (facts.starts_us >= query.starts_us) & ~np.isin(taken["status"], _NOT_COUNTED)
+    return facts.where(counted)
+
+
+def _pages(
+    connection: Connection,
+    fed: Sequence[Feed],
+    query: TensionQuery,
+    table: str = "fact_placements",
+    *,
+    others: bool = False,
+) -> list[np.ndarray]:
+    """Rows of one table; `others`: only facts of several periods or of a shape."""
     area = query.area
     sources = sorted({code_of(feed.source) for feed in fed})
     kinds = sorted({code_of(feed.kind) for feed in fed})
@@ -65,6 +124,8 @@ def _pages(connection: Connection, fed: Sequence[Feed], query: TensionQuery, tab
     sql += f" AND p.status NOT IN ({marks(len(_NOT_COUNTED))})"
     values: list[object] = [area.east, area.west, area.north, area.south, query.starts_us, query.ends_us]
     values += [area.west, area.east, area.south, area.north, *sources, *kinds, *_NOT_COUNTED]
+    if others:
+        sql += " AND b.plain = 0"
     if query.as_of_us is not None:
         sql += " AND p.recorded_us <= ?"
         values.append(query.as_of_us)
@@ -74,7 +135,7 @@ def _pages(connection: Connection, fed: Sequence[Feed], query: TensionQuery, tab
     return [np.array(page, np.int64) for page in run_in_pages(connection, sql, values, PAGE)]
 
 
-def _columns(fed: tuple[Feed, ...], pages: Sequence[np.ndarray]) -> Facts:
+def _of_rows(fed: tuple[Feed, ...], pages: Sequence[np.ndarray]) -> Facts:
     """Rows as columns; a kind of one source that shares its name with another source's is not taken for it."""
     rows = np.concatenate(pages) if pages else np.zeros((0, 7), np.int64)
     feed = np.full(len(rows), -1, np.int16)

@@ -88,28 +88,34 @@ def state_decision(record: AccessRecord, item: CheckItem, decision: Decision) ->
     actor.organisation = verdict.organisation or actor.organisation
     actor.role = _ROLES[verdict.role] or actor.role
     actor.clearance_id = verdict.clearance_id or actor.clearance_id
-    if actor.certificate_identity and not actor.subject:
-        # A system declares for its authority; which of its agents, the declarer's own reference says.
+    if (actor.certificate_identity and not actor.subject) or verdict.role == Role.ROLE_PROVIDER_RECIPIENT:
+        # A system declares for its authority (for which of its agents, the declarer's own reference says); a provider's
+        # person works for the authority that engaged it (art8.provider).
         actor.on_behalf_of = actor.party
-    record.decision.CopyFrom(
-        DecisionRecord(
-            permit=verdict.permit,
-            clauses=verdict.clauses if verdict.clauses or verdict.permit else (DEFAULT_DENY,),
-            permitted_by=[instrument.instrument for instrument in verdict.instruments if instrument.permit],
-            withheld=_withheld(verdict.instruments),
-            policy_hash=decision.policy_hash,
-            access_state=decision.state,
-            decision_time=item.decision_time,
-            sources_asked=item.sources,
-            multi_factor=item.subject.multi_factor,
-            verdict_digest=verdict.digest,
-            engine=decision.engine,
-            time_zone_data=decision.time_zone_data,
-        )
+    record.decision.CopyFrom(stated_decision(item, decision))
+
+
+def stated_decision(item: CheckItem, decision: Decision) -> DecisionRecord:
+    """What a record states of a decision: its request, its outcome, and all that is needed to make it again."""
+    verdict = decision.verdict
+    stated = DecisionRecord(
+        permit=verdict.permit,
+        clauses=verdict.clauses if verdict.clauses or verdict.permit else (DEFAULT_DENY,),
+        permitted_by=[instrument.instrument for instrument in verdict.instruments if instrument.permit],
+        withheld=_withheld(verdict.instruments),
+        policy_hash=decision.policy_hash,
+        access_state=decision.state,
+        decision_time=item.decision_time,
+        sources_asked=item.sources,
+        multi_factor=item.subject.multi_factor,
+        verdict_digest=verdict.digest,
+        engine=decision.engine,
+        time_zone_data=decision.time_zone_data,
     )
     if item.HasField("area"):
-        area = item.area
-        record.decision.area_asked.CopyFrom(Area(west=area.west, south=area.south, east=area.east, north=area.north))
+        box = item.area
+        stated.area_asked.CopyFrom(Area(west=box.west, south=box.south, east=box.east, north=box.north))
+    return stated
 
 
 def refusal_of(verdict: CheckVerdict) -> Problem:

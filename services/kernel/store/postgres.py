@@ -40,7 +40,7 @@ _TABLES = """
 """
 _KEPT = " AND ".join(f"NEW.{name} = OLD.{name}" for name in COLUMNS if name not in {"salt", "payload", "erased_by"})
 _TRIGGERS = f"""
-    CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN RAISE integrity_constraint_violation USING MESSAGE = 'events are append-only'; END $$;
     CREATE FUNCTION only_erase() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN

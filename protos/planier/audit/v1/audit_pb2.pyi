@@ -477,7 +477,7 @@ Global___LogFault: _TypeAlias = LogFault  # noqa: Y015
 
 @_typing.final
 class SequenceHole(_message.Message):
-    """Counts that a process used and no record bears, between its first and its last record. A call that ended before its
+    """Counts that a process used and no record bears, up to its last record. A call that ended before its
     record was durable leaves one, and so does a record that never reached the log: shown, but no fault of the log.
     """
 

@@ -106,8 +106,8 @@ class Actor(_message.Message):
     agent_reference: _builtins.str
     """Opaque, from the declarer."""
     on_behalf_of: _builtins.str
-    """On whose behalf it acts, where not its own: of a declaring system its authority ("CITY", "PREFECTURE"), of an
-    external provider's person the engagement (art8.provider).
+    """On whose behalf it acts, where not its own: a declaring system for its authority ("CITY", "PREFECTURE"), an external
+    provider's person for the authority that engaged it (art8.provider).
     """
     def __init__(
         self,
