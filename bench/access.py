@@ -59,7 +59,7 @@ def decision_rows() -> list[Row]:
     held = [view.titles(person).holders[0] for person in people]
     ready = [view.entities(holder, "Facts") for holder in held]
     peer = _Bare(moment)
-    beside = [view.resource(("Facts", instrument)) for instrument in ("convention", INSTRUMENT)]
+    beside = [view._resources["Facts", instrument] for instrument in ("convention", INSTRUMENT)]  # noqa: SLF001 -- the very entities that we give Cedar
     raw = [json.dumps([holder.entity(), *beside]) for holder in held]
 
     def unheard() -> float:

@@ -95,10 +95,6 @@ class View:
             known = self._entities[holder.name, kind] = self.policy.entities([holder.entity(), *beside])
         return known
 
-    def resource(self, name: tuple[str, str]) -> dict[str, object] | None:
-        """The entity of a resource (entity type, id), or None where the policy has no such one."""
-        return self._resources.get(name)
-
     def _titles_of(self, identity: Identity) -> Titles:
         offices = enumerate(self.convention.offices)
         clearances = (self.state.clearances[name] for name in self.state.bound.get(identity, ()))
