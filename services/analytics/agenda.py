@@ -28,6 +28,7 @@ from services.analytics.conflicts.rules import Rules, matches
 from services.analytics.conflicts.standing import windows_of as conflict_windows
 from services.analytics.conflicts.subjects import IDLE, Metres, windows_of
 from services.analytics.conflicts.windows import Window, Windows, common, meets
+from services.analytics.coverage import CoverageReader
 from services.analytics.placement import E7, microseconds_of, place
 from services.analytics.queries import MapQuery, permitted, query_map
 from services.analytics.reading import ReadModel
@@ -78,7 +79,15 @@ class Known:
 class AgendaDesk:
     """Answers GetAgenda, under the purpose of knowing the situation."""
 
-    def __init__(self, model: ReadModel, register: Register, rules: Rules, territory: Territory, clock: Clock) -> None:
+    def __init__(
+        self,
+        model: ReadModel,
+        register: Register,
+        rules: Rules,
+        territory: Territory,
+        clock: Clock,
+        coverage: CoverageReader,
+    ) -> None:
         self._model = model
         self._register = register
         self._rules = rules
@@ -86,6 +95,7 @@ class AgendaDesk:
         self._zone = ZoneInfo(territory.time_zone)
         self._metres = Metres(territory.epsg)
         self._clock = clock
+        self._coverage = coverage
 
     async def agenda(self, request: GetAgendaRequest, call: Call) -> GetAgendaResponse:
         """The days asked for, the coming 30 by default. Raises INVALID_ARGUMENT DAY_INVALID, AREA_INVALID."""
@@ -120,7 +130,16 @@ class AgendaDesk:
         )
         everywhere = replace(query, sources=(), changed_since_us=None, area=None)
         warnings = known_events(connection, grant, self._rules.weather_warnings, everywhere)
-        return self._packed(query, known, conflicts, [one for one in warnings if one.fact.status not in IDLE])
+        response = self._packed(query, known, conflicts, [one for one in warnings if one.fact.status not in IDLE])
+        sources, now_us = self._sources(grant, query), microseconds(self._clock.now())
+        response.coverage.CopyFrom(self._coverage.read(connection, sources, query.area, now_us, query.as_of_us))
+        return response
+
+    def _sources(self, grant: Grant, query: AgendaQuery) -> list[str]:
+        """Entries come from the sources asked for; conflicts and warnings from every granted one."""
+        entries = _sources_of(self._rules.agenda).intersection(permitted(grant, query.sources))
+        factors = (self._rules.sources | _sources_of(self._rules.weather_warnings)) & grant.sources
+        return sorted(entries | factors)
 
     def _packed(
         self, query: AgendaQuery, known: Sequence[Known], conflicts: Sequence[Conflict], warnings: Sequence[Known]
@@ -178,7 +197,7 @@ def days_of(first: date, count: int, zone: ZoneInfo) -> tuple[tuple[date, Window
 
 def known_events(connection: Connection, grant: Grant, kinds: Collection[str], query: AgendaQuery) -> list[Known]:
     """The facts of these kinds in area and span, by id; with `changed_since`, those that were in them before too."""
-    sources = sorted({kind.split("/")[0] for kind in kinds}.intersection(permitted(grant, query.sources)))
+    sources = sorted(_sources_of(kinds).intersection(permitted(grant, query.sources)))
     if not sources:
         return []
     start, end = query.span
@@ -248,6 +267,10 @@ def _events(
             coming.append((one, event))
     coming.sort(key=lambda pair: (pair[1].windows[0][0], pair[0].fact_id))
     return coming, gone
+
+
+def _sources_of(kinds: Iterable[str]) -> frozenset[str]:
+    return frozenset(kind.split("/")[0] for kind in kinds)
 
 
 def _day(text: str) -> date:

@@ -7,10 +7,12 @@ from services.analytics.agenda import AgendaDesk
 from services.analytics.conflicts.desk import ConflictDesk
 from services.analytics.conflicts.register import Register
 from services.analytics.conflicts.rules import Rules
+from services.analytics.coverage import CoverageReader
 from services.analytics.reading import ReadModel
 from services.analytics.snapshot import Snapshot
 from services.analytics.tension.desk import TensionDesk
 from services.kernel.clock import Clock, Ids
+from services.kernel.layers import LayerFolder
 from services.kernel.registry import Registry
 from services.kernel.store.sql import SqlEventStore
 from services.kernel.territory import Territory
@@ -23,6 +25,8 @@ class Desks:
     tension: TensionDesk
     conflicts: ConflictDesk
     agenda: AgendaDesk
+    # One for all answers of the process: what it remembers of the last second serves every desk.
+    coverage: CoverageReader
 
     @classmethod
     def over(
@@ -36,11 +40,13 @@ class Desks:
         clock: Clock,
         ids: Ids,
         snapshot: Snapshot | None = None,
+        layers: LayerFolder | None = None,
     ) -> Self:
         """The desks; `steps` is the store of what people did about conflicts."""
-        register = Register(steps, ids)
+        register, coverage = Register(steps, ids), CoverageReader()
         return cls(
-            TensionDesk(model, registry, territory, snapshot),
-            ConflictDesk(model, register, rules),
-            AgendaDesk(model, register, rules, territory, clock),
+            TensionDesk(model, registry, territory, snapshot=snapshot, layers=layers, coverage=coverage, clock=clock),
+            ConflictDesk(model, register, rules, coverage, clock),
+            AgendaDesk(model, register, rules, territory, clock, coverage),
+            coverage,
         )

@@ -28,13 +28,21 @@ class Actor:
     record_id: str
 
 
+# A measure that was taken: its kind and the act's reference.
+Taken = tuple[MeasureKind.ValueType, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The conflict as it now is: its fingerprint, and the kinds of measures that answer its rule."""
+    """The conflict as it now is: its fingerprint, and the kinds of measures that answer its rule.
+
+    `withdrawn`: the measures that its facts had and no longer have.
+    """
 
     conflict_id: str
     fingerprint: str
     answers: tuple[MeasureKind.ValueType, ...]
+    withdrawn: frozenset[Taken] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,7 @@ EVENTS: Mapping[str, type[Message]] = {
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of one person; `measure` is the kind and the reference of what resolves."""
+    """One step of one person; `measure` is what resolves."""
 
     kind: Literal["ACKNOWLEDGED", "RESOLVED"]
     at_us: int
@@ -76,7 +84,7 @@ class Step:
     party: str
     organisation: str
     record_id: str
-    measure: tuple[MeasureKind.ValueType, str] | None = None
+    measure: Taken | None = None
 
 
 # The steps of one conflict, oldest first.
@@ -112,7 +120,9 @@ def evolve(history: History, event: Event, at_us: int) -> History:
 
 def _acknowledge(last: Step | None, command: Acknowledge) -> tuple[Event, ...]:
     if last is not None and last.kind == "RESOLVED":
-        raise precondition("CONFLICT_RESOLVED", "the conflict is resolved already")
+        if last.measure not in command.seen.withdrawn:
+            raise precondition("CONFLICT_RESOLVED", "the conflict is resolved already")
+        last = None
     actor = command.actor
     if last is not None and (last.issuer, last.subject) == (actor.issuer, actor.subject):
         return ()
@@ -132,6 +142,8 @@ def _resolve(last: Step | None, command: Resolve) -> tuple[Event, ...]:
     if command.kind not in command.seen.answers:
         wrong = Violation("measure.kind", "answers", "must be a kind of measure that the conflict's rule names")
         raise invalid("MEASURE_DOES_NOT_ANSWER", "this measure does not resolve such a conflict", wrong)
+    if (command.kind, command.reference) in command.seen.withdrawn:
+        raise precondition("MEASURE_WITHDRAWN", "the facts had this measure and no longer have it")
     if last is not None and last.measure == (command.kind, command.reference):
         return ()
     actor = command.actor
@@ -157,7 +169,7 @@ def _step(
     event: Event,
     who: Identity,
     at_us: int,
-    measure: tuple[MeasureKind.ValueType, str] | None = None,
+    measure: Taken | None = None,
 ) -> Step:
     party = Party.Name(event.party).removeprefix("PARTY_")
     names = who.issuer, who.subject, party, event.organisation, event.record_id

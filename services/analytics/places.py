@@ -3,13 +3,10 @@
 import asyncio
 import hashlib
 import math
-from datetime import datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from planier.analytics.v1.analytics_pb2 import (
     CountByZoneRequest,
     CountByZoneResponse,
-    LayerReference,
     SearchFactsRequest,
     SearchFactsResponse,
     ZoneCount,
@@ -28,7 +25,7 @@ from services.analytics.search import Hits, search
 from services.analytics.snapshot import Snapshot
 from services.analytics.suppression import Minimums
 from services.analytics.words import near, words_of
-from services.analytics.zones import OUTSIDE, ZoneFinder, count_by_zone
+from services.analytics.zones import OUTSIDE, ZoneFinder, count_by_zone, known_layer, reference_to
 from services.kernel.clock import Clock, from_microseconds, microseconds
 from services.kernel.errors import not_found
 from services.kernel.layers import Layer, LayerFolder, Zone
@@ -73,7 +70,7 @@ class ZoneAnswers:
             names = {row[0]: row[1] for row in run(connection, _NAMES, ())}
             sources = permitted(grant, query.sources)
             return CountByZoneResponse(
-                layer=_reference(layer),
+                layer=reference_to(layer),
                 zones=[
                     ZoneCount(code=zone.code, name=zone.name, count=counts.shown[index])
                     for index, zone in enumerate(layer.zones)
@@ -112,7 +109,7 @@ class ZoneAnswers:
                 slips=hits.slips,
                 more=hits.more,
                 zone=place[1].name if place else "",
-                layer=_reference(place[0]) if place else None,
+                layer=reference_to(place[0]) if place else None,
                 coverage=self._coverage.read(connection, sources, query.area, now_us, as_of_us),
             )
 
@@ -122,10 +119,7 @@ class ZoneAnswers:
         return response
 
     def _layer(self, name: str, as_of_us: int | None) -> tuple[Layer, ZoneFinder]:
-        at = None if as_of_us is None else from_microseconds(as_of_us)
-        layer = self._layers.find(name, at) if self._layers else None
-        if layer is None:
-            raise not_found("LAYER_UNKNOWN", "no such reference layer was imported by then")
+        layer = known_layer(self._layers, name, as_of_us)
         finder = self._finders.get(layer.hash)
         if finder is None:
             finder = self._finders[layer.hash] = ZoneFinder(layer)
@@ -174,13 +168,3 @@ def _describe_words(call: Call, words: str, hits: Hits) -> None:
     call.data.filters["words_sha256"] = hashlib.sha256(words.encode()).hexdigest()
     if detector := detector_of(words):
         call.data.filters["words_screened"] = detector
-
-
-def _reference(layer: Layer) -> LayerReference:
-    return LayerReference(name=layer.name, hash=layer.hash, imported_at=_timestamp(layer.imported_at))
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

@@ -1,6 +1,6 @@
 """The gRPC servicer of analytics: request → question → answer, with what was looked at described for the record."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -25,17 +25,17 @@ from planier.analytics.v1.analytics_pb2 import (
     WatchMapRequest,
     WatchMapResponse,
 )
+from planier.analytics.v1.coverage_pb2 import Coverage
 from planier.analytics.v1.tension_pb2 import QueryTensionResponse
 from planier.common.v1.release_pb2 import StorePosition
 from sqlalchemy import Connection
 
 from services.analytics import asking
-from services.analytics.coverage import CoverageReader
 from services.analytics.desks import Desks
 from services.analytics.packing import pack
 from services.analytics.placement import microseconds_of
 from services.analytics.places import ZoneAnswers
-from services.analytics.queries import fact_versions, permitted, query_map
+from services.analytics.queries import KnownVersion, fact_versions, permitted, query_map
 from services.analytics.reading import ReadModel
 from services.analytics.signal import Signal
 from services.analytics.snapshot import Snapshot
@@ -61,7 +61,6 @@ class AnalyticsServicer:
         snapshot: Snapshot | None = None,
         layers: LayerFolder | None = None,
         signal: Signal | None = None,
-        coverage: CoverageReader | None = None,
         has: Callable[[Position], Awaitable[bool]] = not_asked,
     ) -> None:
         self._model = model
@@ -69,9 +68,9 @@ class AnalyticsServicer:
         self._clock = clock or SystemClock()
         self._minimums = minimums
         self._snapshot = snapshot
-        self._coverage = coverage or CoverageReader()
+        self._coverage = desks.coverage
         self._zones = ZoneAnswers(model, self._clock, self._coverage, minimums, snapshot, layers)
-        self._watches = Watches(model, signal or Signal(), has)
+        self._watches = Watches(model, signal or Signal(), has, self._coverage, self._clock)
 
     async def QueryMap(self, request: QueryMapRequest, call: Call) -> QueryMapResponse:
         """Exact features up to the limit, else exact counts by cell; empty where no asked source is permitted."""
@@ -97,15 +96,20 @@ class AnalyticsServicer:
         call.data.references.append(request.fact_id)
         if as_of_us is not None:
             call.data.as_of.CopyFrom(request.as_of)
-        call.data_position, versions = await self._model.read(
-            lambda connection: fact_versions(connection, grant, request.fact_id, as_of_us)
-        )
+        now_us = microseconds(self._clock.now())
+
+        def answer(connection: Connection) -> tuple[Sequence[KnownVersion], Coverage]:
+            found = fact_versions(connection, grant, request.fact_id, as_of_us)
+            sources = sorted({version.fact.source for version in found})
+            return found, self._coverage.read(connection, sources, None, now_us, as_of_us)
+
+        call.data_position, (versions, coverage) = await self._model.read(answer)
         if not versions:
             raise not_found("FACT_UNKNOWN", "no such fact that you may see")
         call.data.sources.extend(sorted({version.fact.source for version in versions}))
         call.data.kinds.extend(sorted({version.fact.kind for version in versions}))
         call.data.count = 1
-        response = GetFactResponse(fact_id=request.fact_id)
+        response = GetFactResponse(fact_id=request.fact_id, coverage=coverage)
         for version in versions:
             recorded_at = _timestamp(from_microseconds(version.recorded_us))
             response.versions.append(

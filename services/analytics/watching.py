@@ -18,11 +18,13 @@ from planier.common.v1.release_pb2 import StorePosition
 from planier.ingest.v1.ingest_pb2_grpc import IngestServiceStub
 
 from services.analytics import asking
+from services.analytics.coverage import CoverageReader
+from services.analytics.queries import permitted
 from services.analytics.reading import ReadModel
 from services.analytics.signal import Signal
 from services.analytics.watch import Change, Changes, changes_after
 from services.kernel.bus.replication import CHAIN_DIVERGED
-from services.kernel.clock import from_microseconds
+from services.kernel.clock import Clock, from_microseconds, microseconds
 from services.kernel.errors import Problem, precondition
 from services.kernel.rpc.call import Call
 from services.kernel.store.base import Position
@@ -65,11 +67,15 @@ class Watches:
         model: ReadModel,
         signal: Signal,
         has: Callable[[Position], Awaitable[bool]],
+        coverage: CoverageReader,
+        clock: Clock,
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
         self._has = has
+        self._coverage = coverage
+        self._clock = clock
         self._signal = signal
         self._monotonic = monotonic
 
@@ -82,11 +88,14 @@ class Watches:
         watched, grant = asking.watched_of(request), call.granted
         asking.describe(call, watched.sources, watched.kinds, watched.area, None)
         asking.note_polygon(call, request)
-        head = await self._model.position()
+        sources, now_us = permitted(grant, watched.sources), microseconds(self._clock.now())
+        head, coverage = await self._model.read(
+            lambda connection: self._coverage.read(connection, sources, watched.area, now_us, None)
+        )
         reached = await self._begin(request, head)
         call.data_position = head
         call.data.filters["after"] = str(reached.position)
-        yield WatchMapResponse(cursor=_cursor(reached, head))
+        yield WatchMapResponse(cursor=_cursor(reached, head), coverage=coverage)
         count, told_at = -1, self._monotonic()
         while True:
             if count >= 0:

@@ -123,6 +123,7 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
     follower = Follower(runner, feed_of(ingest, bus, telemetry), telemetry=telemetry, on_applied=signal.give)
     model = ReadModel(open_for_reading(settings.database_url), follower.caught_up.is_set)
     snapshot = Snapshot(open_for_reading(settings.database_url)) if settings.columns_in_memory else None
+    layers = LayerFolder(settings.layers_folder) if settings.layers_folder else None
     desks = Desks.over(
         model,
         steps,
@@ -132,6 +133,7 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
         clock=clock,
         ids=ids,
         snapshot=snapshot,
+        layers=layers,
     )
     servicer = AnalyticsServicer(
         model,
@@ -139,7 +141,7 @@ async def build(settings: AnalyticsSettings, telemetry: Telemetry) -> Analytics:
         clock=clock,
         minimums=minimums_of(registry),
         snapshot=snapshot,
-        layers=LayerFolder(settings.layers_folder) if settings.layers_folder else None,
+        layers=layers,
         signal=signal,
         has=functools.partial(ingest_has, IngestServiceStub(ingest)),
     )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import h3.api.basic_int as h3
 import numpy as np
 import shapely
+from planier.analytics.v1.layer_pb2 import LayerReference
 from sqlalchemy import Connection
 
 from services.analytics import columns
@@ -14,12 +15,30 @@ from services.analytics.queries import PAGE, Found, Held, MapQuery, Scan, permit
 from services.analytics.segments import Ints
 from services.analytics.snapshot import Snapshot
 from services.analytics.suppression import NONE, Counts, Minimums, Tally
+from services.kernel.clock import from_microseconds
+from services.kernel.errors import not_found
 from services.kernel.guard.grant import Grant
-from services.kernel.layers import Layer, Zone
+from services.kernel.layers import Layer, LayerFolder, Zone
 
 # In the place of a zone's index.
 OUTSIDE = -1
 _BORDER = -2
+
+
+def known_layer(layers: LayerFolder | None, name: str, as_of_us: int | None) -> Layer:
+    """The layer in use at that instant, now where none is given; blocking. Raises Problem NOT_FOUND LAYER_UNKNOWN."""
+    at = None if as_of_us is None else from_microseconds(as_of_us)
+    layer = layers.find(name, at) if layers else None
+    if layer is None:
+        raise not_found("LAYER_UNKNOWN", "no such reference layer was imported by then")
+    return layer
+
+
+def reference_to(layer: Layer) -> LayerReference:
+    """The version of a layer that an answer rests on."""
+    reference = LayerReference(name=layer.name, hash=layer.hash)
+    reference.imported_at.FromDatetime(layer.imported_at)
+    return reference
 
 
 class ZoneFinder:

@@ -15,6 +15,7 @@ from planier.common.v1.fact_pb2 import FactStatus, MeasureKind
 from services.cli import session
 from services.cli.app import AsOption, JsonOption, MotiveOption, app, perform
 from services.cli.connection import DEADLINE, Receipts, channel
+from services.cli.coverage import coverage_rows, print_unknown
 from services.cli.map import AREA, box_of
 from services.cli.output import console, print_json, print_mark, print_table
 from services.cli.profile import Profile
@@ -66,9 +67,10 @@ async def _agenda(profile: Profile, request: GetAgendaRequest, person: str, *, a
     mark = Receipts(profile).keep(answer)
     if as_json:
         content = MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-        print_json({**content, "release": mark})
+        print_json({**content, "coverage": coverage_rows(answer.coverage), "release": mark})
         return
     _show(answer, profile.zone)
+    print_unknown(answer.coverage, None, profile.zone)
     print_mark(mark)
 
 

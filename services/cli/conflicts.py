@@ -20,6 +20,7 @@ from services.analytics.conflicts.subjects import Metres
 from services.cli import session
 from services.cli.app import AsOption, JsonOption, MotiveOption, app, perform
 from services.cli.connection import DEADLINE, Receipts, channel
+from services.cli.coverage import coverage_rows, print_unknown
 from services.cli.facts_file import read_facts
 from services.cli.map import AREA, box_of
 from services.cli.output import console, print_json, print_mark, print_receipt, print_record, print_table
@@ -121,9 +122,11 @@ async def _query(profile: Profile, request: QueryConflictsRequest, person: str, 
     mark = Receipts(profile).keep(answer)
     if as_json:
         found = [as_dict(one) for one in answer.conflicts]
-        print_json({"total": answer.total, "rules_version": answer.rules_version, "conflicts": found, "release": mark})
+        content = {"total": answer.total, "rules_version": answer.rules_version, "conflicts": found}
+        print_json({**content, "coverage": coverage_rows(answer.coverage), "release": mark})
         return
     _show(answer.conflicts, answer.total, profile.zone)
+    print_unknown(answer.coverage, None, profile.zone)
     print_mark(mark)
 
 

@@ -25,7 +25,7 @@ def coverage_rows(coverage: Coverage) -> list[dict[str, Any]]:
     ]
 
 
-def print_unknown(coverage: Coverage, withheld: Suppression, zone: ZoneInfo) -> None:
+def print_unknown(coverage: Coverage, withheld: Suppression | None, zone: ZoneInfo) -> None:
     """Says which sources are silent or never spoke, and what was too little to be counted."""
     for source in coverage.sources:
         if source.rhythm == RHYTHM_SILENT:
@@ -34,6 +34,8 @@ def print_unknown(coverage: Coverage, withheld: Suppression, zone: ZoneInfo) -> 
     never = [source.source for source in coverage.sources if not source.HasField("last_recorded")]
     if never:
         console.print(f"[yellow]never heard of[/yellow] {', '.join(never)} : aucune donnée reçue")
+    if withheld is None:
+        return
     if withheld.count:
         console.print(f"[yellow]withheld[/yellow] {withheld.count} faits en effectifs trop faibles pour être montrés")
     if withheld.kinds:

@@ -18,6 +18,7 @@ from planier.common.v1.fact_pb2 import AttendanceRange, FactStatus, Geometry, Me
 from services.cli import session
 from services.cli.app import AsOption, JsonOption, MotiveOption, PurposeOption, app, perform
 from services.cli.connection import DEADLINE, Receipts, channel
+from services.cli.coverage import coverage_rows, print_unknown
 from services.cli.output import print_json, print_mark, print_record, print_table
 from services.cli.profile import Profile
 from services.cli.words import instant, local, name_of
@@ -49,9 +50,11 @@ async def _fact(profile: Profile, request: GetFactRequest, person: str, *, as_js
         answer = await call
     mark = Receipts(profile).keep(answer)
     if as_json:
-        print_json(MessageToDict(answer, preserving_proto_field_name=True))
+        content = MessageToDict(answer, preserving_proto_field_name=True)
+        print_json({**content, "coverage": coverage_rows(answer.coverage)})
         return
     _show_versions(answer, profile.zone)
+    print_unknown(answer.coverage, None, profile.zone)
     print_mark(mark)
 
 

@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 from planier.analytics.v1.analytics_pb2 import SearchFactsRequest
 from planier.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
-from planier.analytics.v1.coverage_pb2 import Suppression
 
 from services.cli import session
 from services.cli.app import AsOption, JsonOption, MotiveOption, PurposeOption, app, perform
@@ -71,5 +70,5 @@ async def _search(profile: Profile, request: SearchFactsRequest, person: str, *,
     print_features(f"{len(rows)} facts{where}{', and more' if answer.more else ''}", rows, profile.zone)
     if not rows:
         console.print("aucun fait ne correspond")
-    print_unknown(answer.coverage, Suppression(), profile.zone)
+    print_unknown(answer.coverage, None, profile.zone)
     print_mark(mark)

@@ -1,6 +1,7 @@
 """`planier tension`: where facts gather beyond chance, how sure that is, and why."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,12 +22,14 @@ from planier.common.v1 import fact_pb2
 from services.cli import session
 from services.cli.app import AsOption, JsonOption, MotiveOption, app, perform
 from services.cli.connection import DEADLINE, Receipts, channel
+from services.cli.coverage import coverage_rows, print_unknown
 from services.cli.map import AREA, area_box
 from services.cli.output import console, print_json, print_mark, print_record
 from services.cli.profile import Profile
 from services.cli.words import instant, value_of
 
 YEAR = timedelta(days=360)
+LAYER_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 
 @app.command("tension")
@@ -38,8 +41,10 @@ def tension(
     kind: Annotated[list[str] | None, typer.Option(help="Only these kinds.")] = None,
     step: Annotated[str, typer.Option(help="DAY, WEEK or MONTH.")] = "MONTH",
     resolution: Annotated[int, typer.Option(help="Of the H3 cells, 6 to 10.")] = 9,
-    layer: Annotated[Path | None, typer.Option(help="GeoJSON polygons, such as the quartiers.", exists=True)] = None,
-    name: Annotated[str, typer.Option(help="The property that names the layer's polygons.")] = "nom",
+    layer: Annotated[
+        str, typer.Option(help="A reference layer, such as quartiers, or a GeoJSON file of polygons (with its suffix).")
+    ] = "",
+    name: Annotated[str, typer.Option(help="The property that names a file's polygons.")] = "nom",
     by_layer: Annotated[bool, typer.Option("--by-layer", help="The layer's polygons are the units.")] = False,
     as_of: Annotated[str, typer.Option(help="What was known at that instant.")] = "",
     permutations: Annotated[int, typer.Option(help="Conditional permutations.")] = 999,
@@ -50,6 +55,7 @@ def tension(
 ) -> None:
     """Show zones where facts are recorded more, or less, than chance would; under the purpose TENSION."""
     profile = Profile.load()
+    layer_name, units = layer_of(layer, name)
     request = QueryTensionRequest(
         consultation=session.consultation("TENSION", motive),
         box=area_box(area, profile),
@@ -57,7 +63,8 @@ def tension(
         kinds=kind or (),
         step=value_of(TensionStep, step, "--step"),
         resolution=resolution,
-        layer=read_layer(layer, name) if layer else (),
+        layer=units,
+        layer_name=layer_name,
         by_layer=by_layer,
         permutations=permutations,
         method=method,
@@ -70,11 +77,20 @@ def tension(
     perform(_tension(profile, request, person, as_json=as_json), as_json=as_json)
 
 
+def layer_of(text: str, name: str) -> tuple[str, list[TensionUnit]]:
+    """The name of a reference layer, or the polygons of a file; a file has a suffix or a folder, a name has neither."""
+    if not text or LAYER_NAME.fullmatch(text):
+        return text, []
+    return "", read_layer(Path(text), name)
+
+
 def read_layer(path: Path, name: str) -> list[TensionUnit]:
     """The polygons of a GeoJSON file (RFC 7946), each under the text of that property; BadParameter where not."""
     try:
         features = json.loads(path.read_bytes())["features"]
         return [_unit(feature, name) for feature in features]
+    except FileNotFoundError:
+        raise typer.BadParameter("no such file, and no name of a layer", param_hint="--layer") from None
     except (KeyError, TypeError, ValueError, AttributeError):
         message = f"must be a GeoJSON collection of polygons that all have the property {name}"
         raise typer.BadParameter(message, param_hint="--layer") from None
@@ -100,9 +116,10 @@ async def _tension(profile: Profile, request: QueryTensionRequest, person: str, 
     mark = Receipts(profile).keep(answer)
     if as_json:
         content = MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-        print_json({**content, "release": mark})
+        print_json({**content, "coverage": coverage_rows(answer.coverage), "release": mark})
         return
     _show(answer)
+    print_unknown(answer.coverage, None, profile.zone)
     print_mark(mark)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import grpc
 import typer
@@ -20,6 +21,7 @@ from planier.common.v1.release_pb2 import StorePosition
 from services.cli import session
 from services.cli.app import AsOption, JsonOption, MotiveOption, PurposeOption, app, perform
 from services.cli.connection import Receipts, channel
+from services.cli.coverage import coverage_rows, print_unknown
 from services.cli.map import AREA, box_of, whole
 from services.cli.output import console, print_mark
 from services.cli.profile import Profile
@@ -81,7 +83,7 @@ async def _watch(
             async for message in call:
                 mark = Receipts(profile).keep(message) if first else None
                 first = False
-                _print(message, mark, as_json=as_json)
+                _print(message, mark, profile.zone, as_json=as_json)
                 seen += len(message.changes)
                 if most and seen >= most:
                     call.cancel()
@@ -92,13 +94,13 @@ async def _watch(
                 raise
 
 
-def _print(message: WatchMapResponse, mark: dict[str, Any] | None, *, as_json: bool) -> None:
+def _print(message: WatchMapResponse, mark: dict[str, Any] | None, zone: ZoneInfo, *, as_json: bool) -> None:
     if as_json:
         content = {
             "changes": [MessageToDict(change, preserving_proto_field_name=True) for change in message.changes],
             "cursor": text_of(message.cursor),
             "facts_erased": message.facts_erased,
-            **({"release": mark} if mark else {}),
+            **({"coverage": coverage_rows(message.coverage), "release": mark} if mark else {}),
         }
         typer.echo(json.dumps(content, ensure_ascii=False))
         return
@@ -106,6 +108,7 @@ def _print(message: WatchMapResponse, mark: dict[str, Any] | None, *, as_json: b
         console.print(_line(change), highlight=False, markup=False)
     if message.facts_erased:
         console.print("des faits ont été effacés : redemander la carte (planier map)")
+    print_unknown(message.coverage, None, zone)
     if mark:
         print_mark(mark)
     console.print(f"[dim]{text_of(message.cursor)}[/dim]", soft_wrap=True)

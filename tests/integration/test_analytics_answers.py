@@ -14,6 +14,7 @@ from planier.analytics.v1.coverage_pb2 import RHYTHM_SILENT, RHYTHM_UNKNOWN, RHY
 from planier.common.v1 import fact_pb2
 from planier.common.v1.release_pb2 import StorePosition
 
+from services.analytics.coverage import CoverageReader
 from services.analytics.projections import FactProjection, code_of
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
@@ -288,7 +289,7 @@ async def test_a_cursor_that_ingest_does_not_know_is_refused(desk: Desk) -> None
     for number in range(2):
         desk.log.declare(built.fact(str(number)))
     desk.apply()
-    watches = Watches(desk.model, desk.signal, never_had)
+    watches = Watches(desk.model, desk.signal, never_had, CoverageReader(), desk.clock)
     for digest, refused in ((b"x" * 32, True), (desk.log.events[0].digest, False)):
         cursor = StorePosition(store_id=desk.log.store_id, position=1, digest=digest)
         stream = watches.watch(pb.WatchMapRequest(box=MARSEILLE, cursor=cursor), call_of("WatchMap", "works"))

@@ -10,8 +10,9 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from planier.analytics.v1 import agenda_pb2, conflicts_pb2
 from planier.analytics.v1 import analytics_pb2 as pb
+from planier.analytics.v1.coverage_pb2 import RHYTHM_SILENT
 from planier.common.v1 import fact_pb2
-from planier.common.v1.release_pb2 import PURPOSE_CROSSING, PURPOSE_SITUATION, Purpose
+from planier.common.v1.release_pb2 import PURPOSE_CROSSING, PURPOSE_SITUATION, PURPOSE_TENSION, Purpose
 
 from services.analytics.conflicts.projection import Crossing
 from services.analytics.conflicts.rules import Rules
@@ -206,6 +207,81 @@ async def test_a_conflict_lives_from_detected_to_resolved_and_opens_again_when_i
     assert (await desk.one()).state == KIND.CONFLICT_STATE_RESOLVED
     assert not await desk.conflicts(states=[KIND.CONFLICT_STATE_DETECTED])
     assert desk.store.verify() == ()
+
+
+async def test_a_conflict_whose_measure_is_withdrawn_from_the_facts_is_open_again(desk: Desk) -> None:
+    taken = [(fact_pb2.MEASURE_KIND_ROUTE_CHANGE, "P-2026/12")]
+    desk.log.declare(march(measures=taken))
+    desk.log.declare(works())
+    desk.follow()
+    desk.clock.turn(60)
+    seen = await desk.one()
+    assert await desk.resolve(seen) == KIND.CONFLICT_STATE_RESOLVED
+    resolved_at = desk.clock.shown
+    desk.log.amend(march(revision=2), wait_us=10**9)
+    desk.follow()
+    reopened = await desk.one(states=[KIND.CONFLICT_STATE_REOPENED])
+    # What it is did not change: place, windows and factors are those that were resolved.
+    assert reopened.fingerprint == seen.fingerprint
+    assert (await desk.one(as_of=resolved_at)).state == KIND.CONFLICT_STATE_RESOLVED
+    (day,) = (await desk.agenda(first_day="2026-01-10", days=1)).days
+    assert attention(day.factors)["UNRESOLVED_CONFLICTS"] == (1, 0)
+    # Nothing was written, and what the facts no longer have resolves nothing; somebody may take it on.
+    assert desk.store.head().position == 1
+    with pytest.raises(Problem, match="MEASURE_WITHDRAWN"):
+        await desk.resolve(reopened)
+    withdrawn_at = desk.clock.shown
+    desk.clock.turn(60)
+    assert await desk.acknowledge(reopened) == KIND.CONFLICT_STATE_ACKNOWLEDGED
+    assert (await desk.one(as_of=withdrawn_at)).state == KIND.CONFLICT_STATE_REOPENED
+    desk.log.amend(march(revision=3, measures=taken), wait_us=10**9)
+    desk.follow()
+    assert await desk.resolve(await desk.one()) == KIND.CONFLICT_STATE_RESOLVED
+
+
+async def test_every_answer_says_what_it_does_not_know_as_the_map_does(desk: Desk) -> None:
+    for hour in range(30):
+        desk.log.declare(built.fact(f"w{hour}", kind="ROADWORKS", geometry=built.point(5.375, 43.3)), HOUR_US)
+    then = from_microseconds(desk.log.at_us)
+    march_id = desk.log.declare(march(), HOUR_US)
+    desk.log.declare(built.fact("m", source="markets", kind="REGULAR_MARKET", geometry=built.point(5.45, 43.25)))
+    desk.log.declare(built.fact("n", source="residents-reports", kind="NOISE", geometry=built.point(5.45, 43.25)))
+    desk.follow()
+    desk.clock.shown = from_microseconds(desk.log.at_us + 5 * DAY_US)
+    granted = (*SOURCES, "residents-reports")
+    near = pb.BoundingBox(west=5.36, south=43.29, east=5.39, north=43.31)
+    world = pb.BoundingBox(west=-180, south=-90, east=180, north=90)
+    month = built.period(NEW_YEAR_US, NEW_YEAR_US + 30 * DAY_US)
+    crossed = {"demonstrations", "works", "sports-events", "traffic-bylaws", "markets"}
+    expected = {
+        "GetFact": {"demonstrations"},
+        "GetAgenda": crossed | {"weather-warnings"},
+        "QueryConflicts": crossed,
+        "QueryTension": {"residents-reports"},
+        "WatchMap": set(granted),
+    }
+    silent = 0
+    for method, sources in expected.items():
+        for as_of in (None, then) if method not in ("GetFact", "WatchMap") else (None,):
+            purposes = {"QueryConflicts": PURPOSE_CROSSING, "QueryTension": PURPOSE_TENSION}
+            call = call_of(method, *granted, purpose=purposes.get(method, PURPOSE_SITUATION))
+            asked: dict[str, object] = {"fact_id": march_id} if method == "GetFact" else {"box": near}
+            if method in ("QueryTension", "QueryConflicts"):
+                asked["period"] = month
+            if as_of is not None:
+                asked["as_of"] = as_of
+            answering = getattr(desk.servicer, method)(getattr(pb, f"{method}Request")(**asked), call)
+            answer = await (anext(answering) if method == "WatchMap" else answering)
+            box = world if method == "GetFact" else near
+            drawn = pb.QueryMapRequest(box=box, period=month, sources=sorted(sources))
+            if as_of is not None:
+                drawn.as_of.FromDatetime(as_of)
+            look = call_of("QueryMap", *granted, purpose=PURPOSE_SITUATION)
+            assert {one.source for one in answer.coverage.sources} == sources, method
+            assert answer.coverage == (await desk.servicer.QueryMap(drawn, look)).coverage, method
+            silent += sum(one.rhythm == RHYTHM_SILENT for one in answer.coverage.sources)
+    # The works, in three answers about the present.
+    assert silent == 3
 
 
 async def test_a_step_is_for_who_sees_the_conflict_of_the_city_and_with_a_measure_that_answers(desk: Desk) -> None:

@@ -1,5 +1,6 @@
 """QueryTension over a real read model: what is answered, withheld, refused and recorded; as of; either engine alike."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,21 +8,26 @@ from pathlib import Path
 import grpc
 import h3.api.basic_int as h3
 import numpy as np
+import protovalidate
 import pytest
 import shapely
+import typer
 from planier.analytics.v1 import analytics_pb2 as pb
 from planier.analytics.v1 import tension_pb2
 from planier.common.v1 import fact_pb2
 from planier.common.v1.release_pb2 import PURPOSE_TENSION
 
+from services.analytics.coverage import CoverageReader
 from services.analytics.projections import FactProjection
 from services.analytics.reading import ReadModel, open_for_reading
-from services.analytics.tension.desk import TensionDesk
+from services.analytics.tension.desk import TensionDesk, question_of
 from services.analytics.wiring import open_for_writing
-from services.cli.tension import read_layer
+from services.cli.tension import layer_of, read_layer
+from services.kernel.clock import SystemClock, from_microseconds
 from services.kernel.errors import Problem
 from services.kernel.guard.grant import Grant
 from services.kernel.guard.options import methods_of
+from services.kernel.layers import LayerFolder, Zone
 from services.kernel.projection import ProjectionRunner
 from services.kernel.rpc.call import Call, Invocation
 from services.kernel.store.base import GENESIS
@@ -86,7 +92,7 @@ Open = Callable[[str, IngestLog], TensionDesk]
 
 
 @pytest.fixture
-async def open_desk() -> AsyncIterator[Open]:
+async def open_desk(tmp_path: Path) -> AsyncIterator[Open]:
     closing: list[Callable[[], None]] = []
 
     def opened(url: str, log: IngestLog) -> TensionDesk:
@@ -94,7 +100,14 @@ async def open_desk() -> AsyncIterator[Open]:
         ProjectionRunner(writer, FactProjection()).advance(log.store_id, GENESIS, log.events, log.head().digest)
         model = ReadModel(open_for_reading(url), lambda: True)
         closing.extend((model.close, writer.dispose))
-        return TensionDesk(model, REGISTRY, MARSEILLE)
+        return TensionDesk(
+            model,
+            REGISTRY,
+            MARSEILLE,
+            coverage=CoverageReader(),
+            clock=SystemClock(),
+            layers=LayerFolder(tmp_path / "layers"),
+        )
 
     yield opened
     for close in closing:
@@ -270,6 +283,60 @@ async def test_postgresql_gives_the_same_answer(open_desk: Open, desk: TensionDe
     assert await other.answer(asked, call(*SOURCES)) == await desk.answer(asked, call(*SOURCES))
     asked.as_of.FromMicroseconds(NEW_YEAR_US + 900)
     assert await other.answer(asked, call(*SOURCES)) == await desk.answer(asked, call(*SOURCES))
+
+
+def squares(*names: str) -> tuple[Zone, ...]:
+    """Strips side by side around the city, by code."""
+    edges = np.linspace(5.2, 5.6, len(names) + 1)
+    return tuple(
+        Zone(str(code), name, shapely.box(edges[code], 43.1, edges[code + 1], 43.5)) for code, name in enumerate(names)
+    )
+
+
+def given_with_the_question(zones: tuple[Zone, ...]) -> list[tension_pb2.TensionUnit]:
+    rings = ((zone.name, shapely.get_coordinates(zone.shape)[:-1].tolist()) for zone in zones)
+    return [tension_pb2.TensionUnit(name=name, polygons=[built.polygon(*ring)]) for name, ring in rings]
+
+
+async def test_a_layer_is_named_instead_of_given_and_is_the_one_of_the_moment_asked(
+    desk: TensionDesk, tmp_path: Path
+) -> None:
+    old, new = squares(*"abcdefgh"), squares("one", "two", "two", *"abcdefgh")
+    folder = LayerFolder(tmp_path / "layers")
+    first = folder.keep("quartiers", old, from_microseconds(NEW_YEAR_US + 2000))
+    asked = call(*SOURCES)
+    named = await desk.answer(request(layer_name="quartiers", by_layer=True), asked)
+    assert asked.data.filters["layer"] == f"quartiers@{first.hash}"
+    assert (named.layer.name, named.layer.hash) == ("quartiers", first.hash)
+    named.ClearField("layer")
+    given = await desk.answer(request(layer=given_with_the_question(old), by_layer=True), call(*SOURCES))
+    assert named == given
+    assert given.method.units == 8
+    newest = folder.keep("quartiers", new, from_microseconds(NEW_YEAR_US + 4000))
+    now = await desk.answer(request(layer_name="quartiers", by_layer=True), call(*SOURCES))
+    assert (now.layer.hash, now.method.units) == (newest.hash, 11)
+    past = request(layer_name="quartiers", by_layer=True)
+    past.as_of.FromMicroseconds(NEW_YEAR_US + 3000)
+    assert (await desk.answer(past, call(*SOURCES))).layer.hash == first.hash
+    past.as_of.FromMicroseconds(NEW_YEAR_US + 1000)
+    with pytest.raises(Problem, match="LAYER_UNKNOWN"):
+        await desk.answer(past, call(*SOURCES))
+    # Zones of one name show their codes.
+    assert question_of(past, newest).names[:3] == ("one", "two (1)", "two (2)")
+    with pytest.raises(protovalidate.ValidationError):
+        protovalidate.validate(request(layer_name="quartiers", layer=given_with_the_question(old)))
+
+
+def test_the_command_line_names_a_layer_or_gives_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "quartiers.geojson"
+    shape = json.loads(shapely.to_geojson(shapely.box(5.2, 43.1, 5.3, 43.2)))
+    file.write_text(json.dumps({"features": [{"properties": {"nom": "Belsunce"}, "geometry": shape}]}))
+    assert layer_of("", "nom") == ("", [])
+    assert layer_of("quartiers", "nom") == ("quartiers", [])
+    name, (unit,) = layer_of(str(file), "nom")
+    assert (name, unit.name) == ("", "Belsunce")
+    with pytest.raises(typer.BadParameter, match="no such file"):
+        layer_of(str(tmp_path / "none.geojson"), "nom")
 
 
 async def test_the_quartiers_of_marseille_as_units(open_desk: Open, tmp_path: Path) -> None:

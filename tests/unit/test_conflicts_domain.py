@@ -1,16 +1,25 @@
 """Steps on conflicts, decided: who may, about what, and what a repetition keeps."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from planier.analytics.v1.conflicts_pb2 import (
     CONFLICT_STATE_ACKNOWLEDGED,
     CONFLICT_STATE_DETECTED,
     CONFLICT_STATE_REOPENED,
     CONFLICT_STATE_RESOLVED,
+    Conflict,
 )
-from planier.common.v1.fact_pb2 import MEASURE_KIND_BARRIERS, MEASURE_KIND_POSTPONEMENT, MEASURE_KIND_ROUTE_CHANGE
+from planier.common.v1.fact_pb2 import (
+    MEASURE_KIND_BARRIERS,
+    MEASURE_KIND_POSTPONEMENT,
+    MEASURE_KIND_ROUTE_CHANGE,
+    Fact,
+    Measure,
+)
 
-from services.analytics.conflicts.standing import state_of
-from services.analytics.domain import Acknowledge, Actor, Command, History, Resolve, Seen, decide, evolve
+from services.analytics.conflicts.standing import rests_on_absent_measure, state_of, withdrawn_from
+from services.analytics.domain import Acknowledge, Actor, Command, History, Resolve, Seen, Taken, decide, evolve
 from services.kernel.errors import Problem
 
 ONE = Actor("https://idp.example", "one", "CITY", "Direction", "record-1")
@@ -41,6 +50,33 @@ def test_a_state_is_what_the_last_step_made_of_the_conflict_as_it_is() -> None:
     assert state_of("f" * 32, after(acknowledge(), resolve())) == CONFLICT_STATE_RESOLVED
     assert state_of("e" * 32, after(acknowledge(), resolve())) == CONFLICT_STATE_REOPENED
     assert state_of("e" * 32, after(resolve(), acknowledge(seen=CHANGED))) == CONFLICT_STATE_ACKNOWLEDGED
+
+
+MEASURES = st.frozensets(st.sampled_from([(MEASURE_KIND_ROUTE_CHANGE, "A-1"), (MEASURE_KIND_BARRIERS, "B-1")]))
+
+
+@given(st.lists(MEASURES, min_size=1, max_size=5), st.lists(st.booleans(), max_size=5), st.booleans())
+def test_a_resolution_stands_unless_the_conflict_is_another_or_its_facts_had_its_measure_and_lost_it(
+    versions: list[frozenset[Taken]], resolutions: list[bool], same: bool
+) -> None:
+    facts = [Fact(measures=[Measure(kind=kind, reference=text) for kind, text in taken]) for taken in versions]
+    conflict = Conflict(measures_present=facts[-1].measures, fingerprint="f" * 32 if same else "e" * 32)
+    history = after(acknowledge(), *(resolve("A-1" if attached else "A-2") for attached in resolutions))
+    state = state_of(conflict.fingerprint, history, withdrawn_from(conflict, facts))
+    rests_on = history[-1].measure
+    lost = rests_on not in versions[-1] and any(rests_on in taken for taken in versions)
+    assert (state == CONFLICT_STATE_REOPENED) == (not same or lost)
+    # The facts' history is asked for only where it can matter.
+    if not rests_on_absent_measure(conflict, history):
+        assert state == state_of(conflict.fingerprint, history)
+
+
+def test_what_the_facts_lost_resolves_nothing_and_may_be_taken_on() -> None:
+    lost = Seen(SEEN.conflict_id, SEEN.fingerprint, SEEN.answers, frozenset({(MEASURE_KIND_ROUTE_CHANGE, "A-1")}))
+    assert refused(after(resolve()), resolve(seen=lost)) == "MEASURE_WITHDRAWN"
+    assert refused((), resolve(seen=lost)) == "MEASURE_WITHDRAWN"
+    assert len(after(resolve(), acknowledge(seen=lost))) == 2
+    assert len(after(resolve(), resolve("A-2", seen=lost))) == 2
 
 
 def test_a_step_names_its_author_and_its_record() -> None:

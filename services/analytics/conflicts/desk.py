@@ -1,21 +1,25 @@
 """Where conflicts are asked for and acted on: requests in the domain's words, and what the record says of each."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from planier.analytics.v1 import conflicts_pb2 as pb
 from planier.analytics.v1.analytics_pb2 import GetAgendaRequest, QueryConflictsRequest, QueryConflictsResponse
+from planier.analytics.v1.coverage_pb2 import Coverage
 from planier.common.v1.release_pb2 import PURPOSE_CROSSING, Purpose
+from sqlalchemy import Connection
 
 from services.analytics.area import Area, area_of_box, area_of_polygon
-from services.analytics.conflicts.queries import ConflictQuery, find_conflict, query_conflicts
+from services.analytics.conflicts.queries import ConflictQuery, Known, find_conflict, query_conflicts
 from services.analytics.conflicts.register import Register
-from services.analytics.conflicts.rules import Rule, Rules
+from services.analytics.conflicts.rules import Rules
 from services.analytics.conflicts.standing import state_of
+from services.analytics.coverage import CoverageReader
 from services.analytics.domain import Acknowledge, Actor, Command, Resolve, Seen
 from services.analytics.placement import E7, microseconds_of
 from services.analytics.queries import permitted
 from services.analytics.reading import ReadModel
+from services.kernel.clock import Clock, microseconds
 from services.kernel.errors import denied, not_found
 from services.kernel.guard.grant import Grant
 from services.kernel.rpc.call import Call
@@ -26,10 +30,14 @@ DEFAULT_LIMIT = 500
 class ConflictDesk:
     """Answers on conflicts and takes people's steps; both under the purpose of crossing (art5.cross)."""
 
-    def __init__(self, model: ReadModel, register: Register, rules: Rules) -> None:
+    def __init__(
+        self, model: ReadModel, register: Register, rules: Rules, coverage: CoverageReader, clock: Clock
+    ) -> None:
         self._model = model
         self._register = register
         self._rules = rules
+        self._coverage = coverage
+        self._clock = clock
 
     async def query(self, request: QueryConflictsRequest, call: Call) -> QueryConflictsResponse:
         """The conflicts of the granted sources in area and period, the earliest first, up to the limit."""
@@ -37,13 +45,18 @@ class ConflictDesk:
         query, grant, rules = _query_of(request), call.granted, self._rules
         _describe(request, query, call)
         steps = await asyncio.to_thread(self._register.current)
-        call.data_position, found = await self._model.read(
-            lambda connection: query_conflicts(connection, grant, rules, steps, query)
-        )
+        sources = sorted(rules.sources_of(query.rules).intersection(permitted(grant, request.sources)))
+        now_us = microseconds(self._clock.now())
+
+        def answer(connection: Connection) -> tuple[Sequence[pb.Conflict], Coverage]:
+            found = query_conflicts(connection, grant, rules, steps, query)
+            return found, self._coverage.read(connection, sources, query.area, now_us, query.as_of_us)
+
+        call.data_position, (found, coverage) = await self._model.read(answer)
         shown = found[: request.limit or DEFAULT_LIMIT]
         call.data.count = len(found)
         call.data.references.extend(conflict.conflict_id for conflict in shown)
-        return QueryConflictsResponse(conflicts=shown, total=len(found), rules_version=rules.version)
+        return QueryConflictsResponse(conflicts=shown, total=len(found), rules_version=rules.version, coverage=coverage)
 
     def describe(self, request: pb.AcknowledgeConflictRequest | pb.ResolveConflictRequest, call: Call) -> None:
         """The record of a step names its conflict."""
@@ -74,10 +87,10 @@ class ConflictDesk:
         _, found = await self._model.read(lambda connection: find_conflict(connection, grant, rules, conflict_id))
         if found is None:
             raise not_found("CONFLICT_UNKNOWN", "no such conflict that you may see")
-        seen, traceparent = _seen(*found), call.invocation.traceparent
+        seen, traceparent = _seen(found), call.invocation.traceparent
         # The effect must be known even where the caller goes away.
         history = await asyncio.shield(asyncio.to_thread(self._register.execute, command(seen), traceparent))
-        return state_of(seen.fingerprint, history)
+        return state_of(seen.fingerprint, history, seen.withdrawn)
 
 
 def require_purpose(call: Call, purpose: Purpose.ValueType) -> None:
@@ -128,8 +141,9 @@ def _describe(request: QueryConflictsRequest, query: ConflictQuery, call: Call) 
         data.filters["states"] = ",".join(pb.ConflictState.Name(state) for state in query.states)
 
 
-def _seen(conflict: pb.Conflict, rule: Rule) -> Seen:
-    return Seen(conflict.conflict_id, conflict.fingerprint, rule.answers)
+def _seen(found: Known) -> Seen:
+    conflict = found.conflict
+    return Seen(conflict.conflict_id, conflict.fingerprint, found.rule.answers, found.withdrawn)
 
 
 def _actor(grant: Grant) -> Actor:

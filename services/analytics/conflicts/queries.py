@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from planier.analytics.v1 import conflicts_pb2 as pb
+from planier.common.v1.fact_pb2 import Fact
 from sqlalchemy import Connection
 
 from services.analytics.area import Area
@@ -16,9 +17,17 @@ from services.analytics.bulk import in_chunks, marks, run
 from services.analytics.conflicts.detection import fingerprint, set_windows
 from services.analytics.conflicts.register import Steps
 from services.analytics.conflicts.rules import Rule, Rules
-from services.analytics.conflicts.standing import add_standing, first_lacking, lacking, windows_of
+from services.analytics.conflicts.standing import (
+    add_standing,
+    first_lacking,
+    lacking,
+    rests_on_absent_measure,
+    windows_of,
+    withdrawn_from,
+)
 from services.analytics.conflicts.subjects import FOREVER
 from services.analytics.conflicts.windows import meets
+from services.analytics.domain import Taken
 from services.analytics.placement import shape_of
 from services.kernel.guard.grant import Grant
 
@@ -32,6 +41,11 @@ _FIRST: Final = (
 )
 _ALL_ROWS: Final = (
     "SELECT conflict_id, since_us, until_us, right_position, body FROM crossing_conflicts WHERE conflict_id IN (@)"
+)
+
+_HISTORIES: Final = (
+    "SELECT h.fact_id, v.recorded_us, v.body FROM fact_history h JOIN fact_versions v ON v.position = h.position"
+    " WHERE h.fact_id IN (@)"
 )
 
 # As _COLUMNS and _EDGES.
@@ -50,6 +64,15 @@ class ConflictQuery:
     as_of_us: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A conflict, its rule, and the measures that its facts once had and no longer have."""
+
+    conflict: pb.Conflict
+    rule: Rule
+    withdrawn: frozenset[Taken]
+
+
 def query_conflicts(
     connection: Connection, grant: Grant, rules: Rules, steps: Steps, query: ConflictQuery
 ) -> tuple[pb.Conflict, ...]:
@@ -65,23 +88,26 @@ def query_conflicts(
     if query.area is not None and found:
         inside = query.area.meets_shapes([shape_of(one.overlap) for one in found])
         found = [one for one, is_in in zip(found, inside, strict=True) if is_in]
+    histories = {one.conflict_id: steps.of(one.conflict_id, query.as_of_us) for one in found}
+    resting = [one for one in found if rests_on_absent_measure(one, histories[one.conflict_id])]
+    withdrawn = _withdrawn(connection, resting, known)
     for one in found:
-        add_standing(one, steps.of(one.conflict_id, query.as_of_us), grant.party)
+        history = histories[one.conflict_id]
+        add_standing(one, history, grant.party, withdrawn.get(one.conflict_id, frozenset()))
     if query.states:
         found = [one for one in found if one.state in query.states]
     return tuple(sorted(found, key=lambda one: (windows_of(one)[0], one.conflict_id)))
 
 
-def find_conflict(
-    connection: Connection, grant: Grant, rules: Rules, conflict_id: str
-) -> tuple[pb.Conflict, Rule] | None:
-    """The conflict as it now is, with its rule; None where there is none that the caller may see."""
+def find_conflict(connection: Connection, grant: Grant, rules: Rules, conflict_id: str) -> Known | None:
+    """The conflict as it now is; None where there is none that the caller may see."""
     known = FOREVER - 1
     rows = run(connection, _ONE, (bytes.fromhex(conflict_id), known, known))
     permitted = set(_permitted(rules, grant, ()))
     concerned = [row for row in rows if row[1] in permitted]
     for conflict in _completed(connection, rules, grant, concerned, known):
-        return conflict, next(rule for rule in rules.rules if rule.rule_id == conflict.rule_id)
+        rule = next(rule for rule in rules.rules if rule.rule_id == conflict.rule_id)
+        return Known(conflict, rule, _withdrawn(connection, [conflict], known)[conflict_id])
     return None
 
 
@@ -115,6 +141,19 @@ def _completed(
         conflict.fingerprint = fingerprint(conflict)
         found.append(conflict)
     return found + list(_lacking(connection, needs, known))
+
+
+def _withdrawn(connection: Connection, conflicts: Sequence[pb.Conflict], known: int) -> dict[str, frozenset[Taken]]:
+    """By conflict, from all that was known of its facts up to that instant, while they did not collide too."""
+    versions: dict[str, list[Fact]] = {}
+    fact_ids = {bytes.fromhex(fact.fact_id) for one in conflicts for fact in one.facts}
+    for fact_id, recorded_us, body in in_chunks(connection, _HISTORIES, fact_ids):
+        if recorded_us <= known:
+            versions.setdefault(bytes(fact_id).hex(), []).append(Fact.FromString(bytes(body)))
+    return {
+        one.conflict_id: withdrawn_from(one, (version for fact in one.facts for version in versions[fact.fact_id]))
+        for one in conflicts
+    }
 
 
 def _firsts(connection: Connection, rows: Sequence[Row]) -> Iterator[tuple[bytes, int]]:

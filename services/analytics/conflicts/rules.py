@@ -8,7 +8,7 @@ projection, both sides included; times are half-open.
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from types import MappingProxyType
@@ -102,7 +102,12 @@ class Rules:
     @property
     def sources(self) -> frozenset[str]:
         """The sources that some rule concerns."""
-        return frozenset().union(*(rule.left.sources | rule.right.sources for rule in self.rules))
+        return self.sources_of(())
+
+    def sources_of(self, asked: Collection[str]) -> frozenset[str]:
+        """The sources that the rules asked for concern; all rules where none is."""
+        rules = (rule for rule in self.rules if not asked or rule.rule_id in asked)
+        return frozenset().union(*(rule.left.sources | rule.right.sources for rule in rules))
 
     def reach_of(self, sides: int) -> tuple[float, int]:
         """Of the rules with these bits, the greatest distance (metres) and the greatest margin (microseconds)."""

@@ -3,27 +3,48 @@
 from collections.abc import Iterable, Sequence
 
 from planier.analytics.v1 import conflicts_pb2 as pb
-from planier.common.v1.fact_pb2 import Measure
+from planier.common.v1.fact_pb2 import Fact, Measure
 
 from services.analytics.conflicts.windows import Windows, merged, without
-from services.analytics.domain import History, Step
+from services.analytics.domain import History, Step, Taken
 from services.analytics.placement import microseconds_of
 
 _KINDS = {"ACKNOWLEDGED": pb.CONFLICT_STEP_KIND_ACKNOWLEDGED, "RESOLVED": pb.CONFLICT_STEP_KIND_RESOLVED}
 _STATES = {"ACKNOWLEDGED": pb.CONFLICT_STATE_ACKNOWLEDGED, "RESOLVED": pb.CONFLICT_STATE_RESOLVED}
 
 
-def state_of(fingerprint: str, history: History) -> pb.ConflictState.ValueType:
-    """Detected until somebody acts; open again when the conflict is no longer what the last of them saw."""
+def state_of(
+    fingerprint: str, history: History, withdrawn: frozenset[Taken] = frozenset()
+) -> pb.ConflictState.ValueType:
+    """Detected until somebody acts.
+
+    Open again when the conflict is no longer what the last of them saw, or when the measure that they said resolves it
+    is one that its facts had and no longer have (`withdrawn`).
+    """
     if not history:
         return pb.CONFLICT_STATE_DETECTED
     last = history[-1]
-    return _STATES[last.kind] if last.fingerprint == fingerprint else pb.CONFLICT_STATE_REOPENED
+    stands = last.fingerprint == fingerprint and last.measure not in withdrawn
+    return _STATES[last.kind] if stands else pb.CONFLICT_STATE_REOPENED
 
 
-def add_standing(conflict: pb.Conflict, history: History, reader_party: str) -> None:
+def rests_on_absent_measure(conflict: pb.Conflict, history: History) -> bool:
+    """Whether the last step resolves it by a measure that its facts do not have: never had, or no longer have."""
+    measure = history[-1].measure if history else None
+    return measure is not None and measure not in _measures(conflict.measures_present)
+
+
+def withdrawn_from(conflict: pb.Conflict, versions: Iterable[Fact]) -> frozenset[Taken]:
+    """The measures that some version of its facts had and that they now have no more."""
+    ever = {taken for fact in versions for taken in _measures(fact.measures)}
+    return frozenset(ever - _measures(conflict.measures_present))
+
+
+def add_standing(
+    conflict: pb.Conflict, history: History, reader_party: str, withdrawn: frozenset[Taken] = frozenset()
+) -> None:
     """Puts state and steps in; people of the other party keep their name to themselves (their access is theirs)."""
-    conflict.state = state_of(conflict.fingerprint, history)
+    conflict.state = state_of(conflict.fingerprint, history, withdrawn)
     conflict.steps.extend(_message(step, reader_party) for step in history)
 
 
@@ -48,6 +69,10 @@ def first_lacking(spans: Sequence[tuple[int, int, pb.Conflict, bool]]) -> int | 
         if any(lacking(body, covers) for body, is_need in known if is_need):
             return at_us
     return None
+
+
+def _measures(measures: Iterable[Measure]) -> set[Taken]:
+    return {(measure.kind, measure.reference) for measure in measures}
 
 
 def _message(step: Step, reader_party: str) -> pb.ConflictStep:

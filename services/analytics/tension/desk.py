@@ -2,12 +2,13 @@
 
 import asyncio
 import hashlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from zoneinfo import ZoneInfo
 
 import shapely
 from planier.analytics.v1.analytics_pb2 import QueryTensionRequest
+from planier.analytics.v1.coverage_pb2 import Coverage
 from planier.analytics.v1.tension_pb2 import (
     TENSION_STEP_DAY,
     TENSION_STEP_MONTH,
@@ -20,8 +21,10 @@ from planier.analytics.v1.tension_pb2 import (
 from planier.common.v1.release_pb2 import PURPOSE_TENSION
 from pyproj import Transformer
 from shapely.geometry.base import BaseGeometry
+from sqlalchemy import Connection
 
 from services.analytics.area import area_of_box, area_of_polygon
+from services.analytics.coverage import CoverageReader
 from services.analytics.placement import E7, microseconds_of, polygon_of
 from services.analytics.reading import ReadModel
 from services.analytics.snapshot import Snapshot
@@ -30,7 +33,11 @@ from services.analytics.tension.opinion import second_opinion
 from services.analytics.tension.packing import pack
 from services.analytics.tension.queries import TensionQuery, feeding, read_facts
 from services.analytics.tension.zones import DAY_US, Question, study
+from services.analytics.zones import known_layer, reference_to
+from services.kernel.clock import Clock, microseconds
 from services.kernel.errors import Violation, denied, invalid
+from services.kernel.guard.grant import Grant
+from services.kernel.layers import Layer, LayerFolder
 from services.kernel.registry import Registry
 from services.kernel.rpc.call import Call
 from services.kernel.store.base import Position
@@ -49,10 +56,21 @@ class TensionDesk:
     """Answers QueryTension: one study at a time, in a thread, so that maps are served meanwhile."""
 
     def __init__(
-        self, model: ReadModel, registry: Registry, territory: Territory, snapshot: Snapshot | None = None
+        self,
+        model: ReadModel,
+        registry: Registry,
+        territory: Territory,
+        *,
+        coverage: CoverageReader,
+        clock: Clock,
+        snapshot: Snapshot | None = None,
+        layers: LayerFolder | None = None,
     ) -> None:
         self._model = model
+        self._coverage = coverage
+        self._clock = clock
         self._snapshot = snapshot
+        self._layers = layers
         self._registry = registry
         self._zone = ZoneInfo(territory.time_zone)
         self._to_metres = Transformer.from_crs(4326, territory.epsg, always_xy=True)
@@ -63,29 +81,55 @@ class TensionDesk:
         """The answer.
 
         Raises:
-            Problem: PERMISSION_DENIED PURPOSE_NOT_TENSION; INVALID_ARGUMENT AREA_INVALID or TENSION_INVALID.
+            Problem: PERMISSION_DENIED PURPOSE_NOT_TENSION; INVALID_ARGUMENT AREA_INVALID or TENSION_INVALID; NOT_FOUND
+                LAYER_UNKNOWN.
         """
-        grant, registry = call.granted, self._registry
+        grant = call.granted
         if grant.purpose != PURPOSE_TENSION:
             raise denied(
                 "PURPOSE_NOT_TENSION", "zones of tension are shown under the purpose TENSION only", "art6.purpose"
             )
-        question, query = question_of(request), query_of(request)
-        asked = feeding(grant, registry, query)
+        query, layer = query_of(request), None
+        if request.layer_name:
+            layer = await asyncio.to_thread(known_layer, self._layers, request.layer_name, query.as_of_us)
+        question = question_of(request, layer)
+        asked = feeding(grant, self._registry, query)
         _describe(request, question, query, asked, call)
-        key = _key(request, asked)
-        before = self._answers.get(key)
-        if before is not None and before[0] == await self._model.position():
-            call.data_position, response = before
-        else:
-            call.data_position, facts = await self._model.read(
-                lambda connection: read_facts(connection, grant, registry, query, self._snapshot)
-            )
-            async with self._one_at_a_time:
-                response = await asyncio.to_thread(self._study, facts, question, asked, method=request.method)
-            self._keep(key, call.data_position, response)
+        if layer is not None:
+            call.data.filters["layer"] = f"{layer.name}@{layer.hash}"
+        key, response = _key(request, asked, layer), QueryTensionResponse()
+        call.data_position, coverage, studied = await self._answer(key, grant, query, question, asked, request.method)
+        response.CopyFrom(studied)
+        response.coverage.CopyFrom(coverage)
+        if layer is not None:
+            response.layer.CopyFrom(reference_to(layer))
         call.data.count = len(response.zones)
         return response
+
+    async def _answer(
+        self, key: bytes, grant: Grant, query: TensionQuery, question: Question, asked: Sequence[Feed], method: bool
+    ) -> tuple[Position, Coverage, QueryTensionResponse]:
+        """Position, what is not known there, and what was found there; the last may be kept, and is not changed."""
+        now_us, sources = microseconds(self._clock.now()), sorted({feed.source for feed in asked})
+
+        def covered(connection: Connection) -> Coverage:
+            return self._coverage.read(connection, sources, query.area, now_us, query.as_of_us)
+
+        kept = self._answers.get(key)
+        if kept is not None:
+            position, coverage = await self._model.read(covered)
+            if position == kept[0]:
+                return position, coverage, kept[1]
+        position, (coverage, facts) = await self._model.read(
+            lambda connection: (
+                covered(connection),
+                read_facts(connection, grant, self._registry, query, self._snapshot),
+            )
+        )
+        async with self._one_at_a_time:
+            studied = await asyncio.to_thread(self._study, facts, question, asked, method=method)
+        self._keep(key, position, studied)
+        return position, coverage, studied
 
     def _keep(self, key: bytes, position: Position, response: QueryTensionResponse) -> None:
         """A permit lapses in 2 s, a study of decades may take longer: asked again, its answer is there."""
@@ -104,8 +148,10 @@ class TensionDesk:
         return float(longitude), float(latitude)
 
 
-def question_of(request: QueryTensionRequest) -> Question:
+def question_of(request: QueryTensionRequest, layer: Layer | None = None) -> Question:
     """The window in whole steps that end with the period; a period shorter than a step is one step of its own.
+
+    `layer`: the reference layer that the request names.
 
     Raises:
         Problem: INVALID_ARGUMENT TENSION_INVALID: too many steps, or a layer that is missing or not valid.
@@ -115,7 +161,8 @@ def question_of(request: QueryTensionRequest) -> Question:
     steps = (end - start) // step
     if steps > MOST_STEPS:
         raise _invalid("period", "steps", f"the period holds more than {MOST_STEPS} steps: take longer ones")
-    if request.by_layer and not request.layer:
+    names, polygons = _units(request, layer)
+    if request.by_layer and not names:
         raise _invalid("layer", "required", "the layer's polygons are to be the units, and there are none")
     if not steps:
         step, steps = end - start, 1
@@ -124,8 +171,8 @@ def question_of(request: QueryTensionRequest) -> Question:
         step_us=step,
         steps=steps,
         resolution=request.resolution or DEFAULT_RESOLUTION,
-        names=tuple(unit.name for unit in request.layer),
-        polygons=tuple(_shape(unit) for unit in request.layer),
+        names=names,
+        polygons=polygons,
         by_polygon=request.by_layer,
         permutations=request.permutations or DEFAULT_PERMUTATIONS,
     )
@@ -141,6 +188,15 @@ def query_of(request: QueryTensionRequest) -> TensionQuery:
         kinds=tuple(request.kinds),
         as_of_us=microseconds_of(request.as_of) if request.HasField("as_of") else None,
     )
+
+
+def _units(request: QueryTensionRequest, layer: Layer | None) -> tuple[tuple[str, ...], tuple[BaseGeometry, ...]]:
+    """Names and shapes; zones of one name, which only their codes tell apart, show them."""
+    if layer is None:
+        return tuple(unit.name for unit in request.layer), tuple(_shape(unit) for unit in request.layer)
+    times = Counter(zone.name for zone in layer.zones)
+    names = (zone.name if times[zone.name] == 1 else f"{zone.name} ({zone.code})" for zone in layer.zones)
+    return tuple(names), tuple(zone.shape for zone in layer.zones)
 
 
 def _shape(unit: TensionUnit) -> BaseGeometry:
@@ -176,13 +232,13 @@ def _describe(
         data.filters["layer_sha256"] = _digest(b"".join(len(part).to_bytes(4, "big") + part for part in parts))
 
 
-def _key(request: QueryTensionRequest, asked: Sequence[Feed]) -> bytes:
-    """What an answer depends on beside the data: the question without who asks and why, and the kinds it may use."""
+def _key(request: QueryTensionRequest, asked: Sequence[Feed], layer: Layer | None) -> bytes:
+    """What an answer depends on beside the data: the question without who asks and why, kinds it may use, and layer."""
     question = QueryTensionRequest()
     question.CopyFrom(request)
     question.ClearField("consultation")
-    feeds = repr([(feed.source, feed.kind) for feed in asked]).encode()
-    return hashlib.sha256(question.SerializeToString(deterministic=True) + feeds).digest()
+    beside = repr(([(feed.source, feed.kind) for feed in asked], layer and layer.hash)).encode()
+    return hashlib.sha256(question.SerializeToString(deterministic=True) + beside).digest()
 
 
 def _digest(content: bytes) -> str:

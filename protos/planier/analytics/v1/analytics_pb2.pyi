@@ -12,6 +12,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from planier.analytics.v1 import agenda_pb2 as _agenda_pb2
 from planier.analytics.v1 import conflicts_pb2 as _conflicts_pb2
 from planier.analytics.v1 import coverage_pb2 as _coverage_pb2
+from planier.analytics.v1 import layer_pb2 as _layer_pb2
 from planier.analytics.v1 import tension_pb2 as _tension_pb2
 from planier.common.v1 import fact_pb2 as _fact_pb2
 from planier.common.v1 import release_pb2 as _release_pb2
@@ -506,6 +507,7 @@ class WatchMapResponse(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     FACTS_ERASED_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     facts_erased: _builtins.bool
     """Facts were erased. Nothing is kept of them, not even their ids: ask QueryMap what remains."""
@@ -518,6 +520,10 @@ class WatchMapResponse(_message.Message):
         """Everything up to here was told, this message included; the first message tells only where the watch begins."""
 
     @_builtins.property
+    def coverage(self) -> _coverage_pb2.Coverage:
+        """The first message only: what the watched map does not know as the watch begins."""
+
+    @_builtins.property
     def release(self) -> _release_pb2.ReleaseMark: ...
     def __init__(
         self,
@@ -525,11 +531,12 @@ class WatchMapResponse(_message.Message):
         changes: _abc.Iterable[Global___MapChange] | None = ...,
         cursor: _release_pb2.StorePosition | None = ...,
         facts_erased: _builtins.bool = ...,
+        coverage: _coverage_pb2.Coverage | None = ...,
         release: _release_pb2.ReleaseMark | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "release", b"release"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "cursor", b"cursor", "release", b"release"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "cursor", b"cursor", "facts_erased", b"facts_erased", "release", b"release"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "coverage", b"coverage", "cursor", b"cursor", "facts_erased", b"facts_erased", "release", b"release"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -619,7 +626,7 @@ class SearchFactsResponse(_message.Message):
         """Slips forgiven in each feature."""
 
     @_builtins.property
-    def layer(self) -> Global___LayerReference: ...
+    def layer(self) -> _layer_pb2.LayerReference: ...
     @_builtins.property
     def coverage(self) -> _coverage_pb2.Coverage: ...
     @_builtins.property
@@ -631,7 +638,7 @@ class SearchFactsResponse(_message.Message):
         slips: _abc.Iterable[_builtins.int] | None = ...,
         more: _builtins.bool = ...,
         zone: _builtins.str = ...,
-        layer: Global___LayerReference | None = ...,
+        layer: _layer_pb2.LayerReference | None = ...,
         coverage: _coverage_pb2.Coverage | None = ...,
         release: _release_pb2.ReleaseMark | None = ...,
     ) -> None: ...
@@ -642,35 +649,6 @@ class SearchFactsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SearchFactsResponse: _TypeAlias = SearchFactsResponse  # noqa: Y015
-
-@_typing.final
-class LayerReference(_message.Message):
-    """One version of a reference layer."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    HASH_FIELD_NUMBER: _builtins.int
-    IMPORTED_AT_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    hash: _builtins.str
-    """SHA-256 of its normalised bytes, hex."""
-    @_builtins.property
-    def imported_at(self) -> _timestamp_pb2.Timestamp: ...
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        hash: _builtins.str = ...,
-        imported_at: _timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["imported_at", b"imported_at"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "imported_at", b"imported_at", "name", b"name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___LayerReference: _TypeAlias = LayerReference  # noqa: Y015
 
 @_typing.final
 class CountByZoneRequest(_message.Message):
@@ -760,7 +738,7 @@ class CountByZoneResponse(_message.Message):
     total: _builtins.int
     """Exact: the sum of the zones' counts, of `outside` and of `withheld.count`."""
     @_builtins.property
-    def layer(self) -> Global___LayerReference: ...
+    def layer(self) -> _layer_pb2.LayerReference: ...
     @_builtins.property
     def zones(self) -> _containers.RepeatedCompositeFieldContainer[Global___ZoneCount]:
         """Every zone, by code. A fact counts in the zone that its representative point lies in."""
@@ -774,7 +752,7 @@ class CountByZoneResponse(_message.Message):
     def __init__(
         self,
         *,
-        layer: Global___LayerReference | None = ...,
+        layer: _layer_pb2.LayerReference | None = ...,
         zones: _abc.Iterable[Global___ZoneCount] | None = ...,
         outside: _builtins.int = ...,
         total: _builtins.int = ...,
@@ -854,11 +832,16 @@ class GetFactResponse(_message.Message):
 
     FACT_ID_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     fact_id: _builtins.str
     @_builtins.property
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FactVersion]:
         """Newest last; never empty."""
+
+    @_builtins.property
+    def coverage(self) -> _coverage_pb2.Coverage:
+        """Of the fact's source, anywhere."""
 
     @_builtins.property
     def release(self) -> _release_pb2.ReleaseMark: ...
@@ -867,11 +850,12 @@ class GetFactResponse(_message.Message):
         *,
         fact_id: _builtins.str = ...,
         versions: _abc.Iterable[Global___FactVersion] | None = ...,
+        coverage: _coverage_pb2.Coverage | None = ...,
         release: _release_pb2.ReleaseMark | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "release", b"release"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fact_id", b"fact_id", "release", b"release", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "fact_id", b"fact_id", "release", b"release", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -929,6 +913,7 @@ class QueryTensionRequest(_message.Message):
     BY_LAYER_FIELD_NUMBER: _builtins.int
     PERMUTATIONS_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
+    LAYER_NAME_FIELD_NUMBER: _builtins.int
     step: _tension_pb2.TensionStep.ValueType
     resolution: _builtins.int
     """Of the H3 cells; 0 means 9."""
@@ -938,6 +923,8 @@ class QueryTensionRequest(_message.Message):
     """0 means 999."""
     method: _builtins.bool
     """Adds what local Moran and the space-time scan say."""
+    layer_name: _builtins.str
+    """A reference layer by its name, as it was in use at `as_of`, instead of `layer`."""
     @_builtins.property
     def consultation(self) -> _release_pb2.Consultation: ...
     @_builtins.property
@@ -978,10 +965,11 @@ class QueryTensionRequest(_message.Message):
         by_layer: _builtins.bool = ...,
         permutations: _builtins.int = ...,
         method: _builtins.bool = ...,
+        layer_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "consultation", b"consultation", "period", b"period", "polygon", b"polygon"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "by_layer", b"by_layer", "consultation", b"consultation", "kinds", b"kinds", "layer", b"layer", "method", b"method", "period", b"period", "permutations", b"permutations", "polygon", b"polygon", "resolution", b"resolution", "sources", b"sources", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "as_of", b"as_of", "box", b"box", "by_layer", b"by_layer", "consultation", b"consultation", "kinds", b"kinds", "layer", b"layer", "layer_name", b"layer_name", "method", b"method", "period", b"period", "permutations", b"permutations", "polygon", b"polygon", "resolution", b"resolution", "sources", b"sources", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_area: _TypeAlias = _typing.Literal["box", "polygon"]  # noqa: Y015
     _WhichOneofArgType_area: _TypeAlias = _typing.Literal["area", b"area"]  # noqa: Y015
@@ -1060,6 +1048,7 @@ class QueryConflictsResponse(_message.Message):
     CONFLICTS_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     RULES_VERSION_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     total: _builtins.int
     """Always exact."""
@@ -1068,6 +1057,10 @@ class QueryConflictsResponse(_message.Message):
     @_builtins.property
     def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[_conflicts_pb2.Conflict]: ...
     @_builtins.property
+    def coverage(self) -> _coverage_pb2.Coverage:
+        """Of the sources that a rule asked for rests on, as far as they are granted, in the area asked for."""
+
+    @_builtins.property
     def release(self) -> _release_pb2.ReleaseMark: ...
     def __init__(
         self,
@@ -1075,11 +1068,12 @@ class QueryConflictsResponse(_message.Message):
         conflicts: _abc.Iterable[_conflicts_pb2.Conflict] | None = ...,
         total: _builtins.int = ...,
         rules_version: _builtins.str = ...,
+        coverage: _coverage_pb2.Coverage | None = ...,
         release: _release_pb2.ReleaseMark | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "release", b"release"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts", "release", b"release", "rules_version", b"rules_version", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts", "coverage", b"coverage", "release", b"release", "rules_version", b"rules_version", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1147,6 +1141,7 @@ class GetAgendaResponse(_message.Message):
 
     DAYS_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def days(self) -> _containers.RepeatedCompositeFieldContainer[_agenda_pb2.AgendaDay]:
@@ -1157,17 +1152,22 @@ class GetAgendaResponse(_message.Message):
         """Each once, however many days it lasts. With `changed_since`, also what no longer falls into the span."""
 
     @_builtins.property
+    def coverage(self) -> _coverage_pb2.Coverage:
+        """Of every source that an entry or one of its factors could come from, in the area asked for."""
+
+    @_builtins.property
     def release(self) -> _release_pb2.ReleaseMark: ...
     def __init__(
         self,
         *,
         days: _abc.Iterable[_agenda_pb2.AgendaDay] | None = ...,
         entries: _abc.Iterable[_agenda_pb2.AgendaEntry] | None = ...,
+        coverage: _coverage_pb2.Coverage | None = ...,
         release: _release_pb2.ReleaseMark | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "release", b"release"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "entries", b"entries", "release", b"release"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "days", b"days", "entries", b"entries", "release", b"release"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

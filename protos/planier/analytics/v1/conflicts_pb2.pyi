@@ -70,7 +70,9 @@ class _ConflictStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Conflic
     CONFLICT_STATE_ACKNOWLEDGED: _ConflictState.ValueType  # 2
     CONFLICT_STATE_RESOLVED: _ConflictState.ValueType  # 3
     CONFLICT_STATE_REOPENED: _ConflictState.ValueType  # 4
-    """Acknowledged or resolved as it was before the facts changed."""
+    """Acknowledged or resolved as it was before the facts changed, or resolved by a measure of the facts that they no longer
+    have.
+    """
 
 class ConflictState(_ConflictState, metaclass=_ConflictStateEnumTypeWrapper): ...
 
@@ -79,7 +81,9 @@ CONFLICT_STATE_DETECTED: ConflictState.ValueType  # 1
 CONFLICT_STATE_ACKNOWLEDGED: ConflictState.ValueType  # 2
 CONFLICT_STATE_RESOLVED: ConflictState.ValueType  # 3
 CONFLICT_STATE_REOPENED: ConflictState.ValueType  # 4
-"""Acknowledged or resolved as it was before the facts changed."""
+"""Acknowledged or resolved as it was before the facts changed, or resolved by a measure of the facts that they no longer
+have.
+"""
 Global___ConflictState: _TypeAlias = ConflictState  # noqa: Y015
 
 class _ConflictStepKind:

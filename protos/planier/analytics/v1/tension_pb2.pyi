@@ -9,6 +9,8 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from planier.analytics.v1 import coverage_pb2 as _coverage_pb2
+from planier.analytics.v1 import layer_pb2 as _layer_pb2
 from planier.common.v1 import fact_pb2 as _fact_pb2
 from planier.common.v1 import release_pb2 as _release_pb2
 import builtins as _builtins
@@ -526,6 +528,8 @@ class QueryTensionResponse(_message.Message):
     OUTSIDE_UNITS_FIELD_NUMBER: _builtins.int
     CLUSTERS_FIELD_NUMBER: _builtins.int
     CAUTIONS_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     summary: _builtins.str
     """French: what was found, or « Aucune zone significative »."""
@@ -557,6 +561,14 @@ class QueryTensionResponse(_message.Message):
         """French: what these figures do not say."""
 
     @_builtins.property
+    def coverage(self) -> _coverage_pb2.Coverage:
+        """What these figures do not know: of the sources that were asked for and feed tension, in the area."""
+
+    @_builtins.property
+    def layer(self) -> _layer_pb2.LayerReference:
+        """The reference layer that was named."""
+
+    @_builtins.property
     def release(self) -> _release_pb2.ReleaseMark: ...
     def __init__(
         self,
@@ -571,11 +583,13 @@ class QueryTensionResponse(_message.Message):
         outside_units: _builtins.int = ...,
         clusters: _abc.Iterable[Global___ScanCluster] | None = ...,
         cautions: _abc.Iterable[_builtins.str] | None = ...,
+        coverage: _coverage_pb2.Coverage | None = ...,
+        layer: _layer_pb2.LayerReference | None = ...,
         release: _release_pb2.ReleaseMark | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "release", b"release"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "layer", b"layer", "method", b"method", "release", b"release"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cautions", b"cautions", "clusters", b"clusters", "counts", b"counts", "kinds_too_coarse", b"kinds_too_coarse", "method", b"method", "outside_units", b"outside_units", "release", b"release", "summary", b"summary", "total", b"total", "zones", b"zones", "zones_withheld", b"zones_withheld"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cautions", b"cautions", "clusters", b"clusters", "counts", b"counts", "coverage", b"coverage", "kinds_too_coarse", b"kinds_too_coarse", "layer", b"layer", "method", b"method", "outside_units", b"outside_units", "release", b"release", "summary", b"summary", "total", b"total", "zones", b"zones", "zones_withheld", b"zones_withheld"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
