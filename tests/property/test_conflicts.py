@@ -23,6 +23,7 @@ from services.analytics.conflicts.rules import Rule, Rules
 from services.analytics.conflicts.standing import windows_of
 from services.analytics.conflicts.subjects import Columns, Metres, choices_of
 from services.analytics.conflicts.tables import CrossingTables
+from services.analytics.domain import Step
 from services.analytics.placement import E7, microseconds_of, shape_of
 from services.analytics.projections import FactProjection
 from services.kernel.projection import ProjectionRunner
@@ -98,6 +99,8 @@ def logs(draw: st.DrawFn) -> IngestLog:
             changed.CopyFrom(alive[key])
             changed.revision += 1
             changed.geometry.CopyFrom(geometry)
+            del changed.measures[:]
+            changed.measures.extend(taken)
             del changed.periods[:]
             changed.periods.extend(built.period(*period) for period in when)
             log.amend(changed, wait_us)
@@ -152,9 +155,56 @@ def test_each_version_against_its_neighbours_gives_what_all_against_all_give(log
 WIDE = ConflictQuery(starts_us=0, ends_us=2**62)
 
 
-def answer(engine: Engine, query: ConflictQuery = WIDE, sources: Sequence[str] = SOURCES) -> tuple[pb.Conflict, ...]:
+def answer(
+    engine: Engine, query: ConflictQuery = WIDE, sources: Sequence[str] = SOURCES, steps: Steps | None = None
+) -> tuple[pb.Conflict, ...]:
     with engine.connect() as connection:
-        return query_conflicts(connection, built.granted(*sources), RULES, Steps(), query)
+        return query_conflicts(connection, built.granted(*sources), RULES, steps or Steps(), query)
+
+
+TAKEN = (fact_pb2.MEASURE_KIND_ROUTE_CHANGE, "P-1")
+
+
+def version(name: str, revision: int, hours: int, *, has: bool) -> fact_pb2.Fact:
+    """A march or the works that it meets, some hours later, with or without the measure."""
+    source, kind = ("demonstrations", "PROTEST_MARCH") if name == "march" else ("works", "ROADWORKS")
+    start = NEW_YEAR_US + hours * HOUR_US
+    when, taken = ((start, start + 5 * HOUR_US),), [TAKEN] if has else []
+    return built.fact(name, source=source, kind=kind, periods=when, revision=revision, measures=taken)
+
+
+versions = st.lists(st.tuples(st.sampled_from(["march", "works"]), st.integers(0, 1), st.booleans()), max_size=6)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(amendments=versions, first=st.booleans(), at=st.integers(2, 8), kept=st.integers(2, 8))
+def test_a_resolution_falls_when_its_conflict_changes_or_its_facts_lose_its_measure(
+    amendments: list[tuple[str, int, bool]], first: bool, at: int, kept: int
+) -> None:
+    """Resolved when `at` events were known, looked at when `kept` were; as of then, and by a system stopped there."""
+    log, had = IngestLog(), [{"march": first}, {"march": first, "works": False}]
+    log.declare(version("march", 1, 0, has=first))
+    log.declare(version("works", 1, 0, has=False))
+    for revision, (name, hours, has) in enumerate(amendments, 2):
+        log.amend(version(name, revision, hours, has=has))
+        had.append({**had[-1], name: has})
+    at = min(at, len(log.events))
+    kept = max(at, min(kept, len(log.events)))
+    with TemporaryDirectory() as folder:
+        whole, stopped = fresh_engine(folder, "whole"), fresh_engine(folder, "stopped")
+        apply(whole, log, [3])
+        apply(stopped, log, [2], kept)
+        instants = [log.events[count - 1].recorded_at_us for count in (at, kept)]
+        (seen,) = answer(whole, replace(WIDE, as_of_us=instants[0]))
+        who = ("https://idp.example", "agent", "CITY", "Direction", "record")
+        steps = Steps(None, {seen.conflict_id: (Step("RESOLVED", instants[0], seen.fingerprint, *who, TAKEN),)})
+        (now,) = answer(stopped, steps=steps)
+        assert answer(whole, replace(WIDE, as_of_us=instants[1]), steps=steps) == (now,)
+        lost = not any(had[kept - 1].values()) and any(any(each.values()) for each in had[:kept])
+        stands = now.fingerprint == seen.fingerprint and not lost
+        assert now.state == (pb.CONFLICT_STATE_RESOLVED if stands else pb.CONFLICT_STATE_REOPENED)
+        for engine in (whole, stopped):
+            engine.dispose()
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))

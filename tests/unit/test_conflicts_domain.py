@@ -60,7 +60,11 @@ def test_a_resolution_stands_unless_the_conflict_is_another_or_its_facts_had_its
     versions: list[frozenset[Taken]], resolutions: list[bool], same: bool
 ) -> None:
     facts = [Fact(measures=[Measure(kind=kind, reference=text) for kind, text in taken]) for taken in versions]
-    conflict = Conflict(measures_present=facts[-1].measures, fingerprint="f" * 32 if same else "e" * 32)
+    conflict = Conflict(
+        measures_present=facts[-1].measures,
+        measures_missing=SEEN.answers,
+        fingerprint="f" * 32 if same else "e" * 32,
+    )
     history = after(acknowledge(), *(resolve("A-1" if attached else "A-2") for attached in resolutions))
     state = state_of(conflict.fingerprint, history, withdrawn_from(conflict, facts))
     rests_on = history[-1].measure

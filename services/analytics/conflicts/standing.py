@@ -35,9 +35,11 @@ def rests_on_absent_measure(conflict: pb.Conflict, history: History) -> bool:
 
 
 def withdrawn_from(conflict: pb.Conflict, versions: Iterable[Fact]) -> frozenset[Taken]:
-    """The measures that some version of its facts had and that they now have no more."""
-    ever = {taken for fact in versions for taken in _measures(fact.measures)}
-    return frozenset(ever - _measures(conflict.measures_present))
+    """The measures that answer it, that some version of its facts had, and that they now have no more."""
+    present = _measures(conflict.measures_present)
+    answers = {kind for kind, _ in present}.union(conflict.measures_missing)
+    ever = {taken for fact in versions for taken in _measures(fact.measures) if taken[0] in answers}
+    return frozenset(ever - present)
 
 
 def add_standing(
