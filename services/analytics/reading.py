@@ -12,6 +12,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from services.analytics.bulk import run
+from services.analytics.nearness import TooWide, mark
 from services.analytics.projections import FactProjection
 from services.kernel.batching import Batcher
 from services.kernel.errors import unavailable
@@ -65,7 +66,7 @@ class ReadModel:
             try:
                 with self._near.transaction() as connection:
                     return self._require_position(connection), question(connection)
-            except sqlite3.OperationalError:
+            except (sqlite3.OperationalError, TooWide):
                 # Too wide, or the file is busy: a thread has the time.
                 pass
         return await self._batcher.submit(question)
@@ -117,6 +118,7 @@ class _Near:
 
     def __init__(self, engine: Engine) -> None:
         self._connection = engine.connect()
+        mark(self._connection)
         driver = cast("sqlite3.Connection", self._connection.connection.dbapi_connection)
         driver.execute("PRAGMA busy_timeout=0")
         driver.set_progress_handler(self._count, STEPS_A_COUNT)

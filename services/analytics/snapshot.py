@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine
 
 from services.analytics.bulk import run, run_in_pages
 from services.analytics.columns import FIELDS, INDEX, Columns
+from services.analytics.nearness import is_near
 from services.analytics.projections import FactProjection
 from services.analytics.segments import Ints
 
@@ -86,8 +87,14 @@ class Snapshot:
         if self._away.is_set():
             yield None
             return
-        with self._lock:
+        # The event loop does not wait for a wide question that a thread is answering.
+        if not self._lock.acquire(blocking=not is_near(connection)):
+            yield None
+            return
+        try:
             yield self._columns if self._reaches(connection) else None
+        finally:
+            self._lock.release()
 
     def begin(self) -> None:
         """Has the columns loaded, in the snapshot's own thread."""
