@@ -151,7 +151,8 @@ class AccessServicer(ListMethods, EngagementMethods, RecheckMethods):
         snapshot = await asyncio.to_thread(self._cache.current)
         if decide(snapshot.state, command, self._clock.now()):
             snapshot = await self._execute(command, call)
-        subject = Subject(login.identity.issuer, login.identity.subject, record_id, multi_factor=True)
+        party = listing.party_of(snapshot.state, login.identity)
+        subject = Subject(login.identity.issuer, login.identity.subject, record_id, multi_factor=True, party=party)
         token, expires = self._issuer.access_token(subject, AUDIENCES)
         session, _ = self._issuer.session_token(subject)
         now = self._clock.now()
