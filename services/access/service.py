@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -173,7 +173,10 @@ class AccessServicer(ListMethods, EngagementMethods, RecheckMethods):
     async def RenewToken(self, request: pb.RenewTokenRequest, call: Call) -> pb.RenewTokenResponse:  # noqa: ARG002 -- the server calls it so
         """Five more minutes of the same session, eight hours after its login at most."""
         subject = self._sessions.verify(request.session_token, RENEW_AUDIENCE)
-        token, expires = self._issuer.access_token(subject, AUDIENCES)
+        # Who was a stranger at the login may be bound to a clearance since.
+        snapshot = await asyncio.to_thread(self._cache.current)
+        party = listing.party_of(snapshot.state, Identity(subject.issuer, subject.subject))
+        token, expires = self._issuer.access_token(replace(subject, party=party), AUDIENCES)
         response = pb.RenewTokenResponse(access_token=token)
         response.expires_at.FromDatetime(expires)
         return response
