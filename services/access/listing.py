@@ -97,10 +97,10 @@ def undertaking_awaited(state: State, identity: Identity, at: datetime) -> bool:
 
 
 def party_of(state: State, identity: Identity) -> str:
-    """Whose person that is, by any office or clearance there ever was; "" where none names them."""
+    """Whose person that is, by any office or clearance there ever was, bound or proposed; "" where none names them."""
     offices = state.convention.offices if state.convention else ()
     parties = [office.party for office in offices if office.identity == identity]
-    parties += [state.clearances[name].party for name in state.bound.get(identity, ())]
+    parties += [item.party for item in state.clearances.values() if identity in (item.identity, item.proposed)]
     return Party.Name(parties[0]).removeprefix("PARTY_") if parties else ""
 
 
