@@ -325,7 +325,7 @@ def _long_rows(before: float) -> list[Row]:
 
 def _columns_alone(columns: Columns, look: Viewport) -> int:
     query, codes = _query(look, None), [code_of(SOURCES[source]) for source in look.sources]
-    found = columns.select(query.area, (query.starts_us, query.ends_us), codes, (), (), ((), 0), lambda _rows: None)
+    found = columns.select(query.area, (query.starts_us, query.ends_us), codes, (), (), ((), 0))
     if found.count > LIMIT:
         return sum(count for *_, count in found.counts({}))
     return len(found.rows())

@@ -5,7 +5,7 @@ and source) that its area meets, found by bisection, then read as slices. What c
 tail that is scanned whole; what was superseded or erased since is marked dead. 86 bytes a row. Not safe for threads.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -311,14 +311,10 @@ class Columns:
         kinds: Sequence[int],
         statuses: Sequence[int],
         wanted: tuple[Sequence[int], int],
-        within: Callable[[int], None],
     ) -> Found:
-        """The facts that the question of the same words in SQL gives; an empty list means all.
-
-        `within` is told how many rows are looked at, before they are.
-        """
+        """The facts that the question of the same words in SQL gives; an empty list means all."""
         filters = Filters(self.kinds, area, period, kinds, statuses, States(*wanted))
-        pieces = list(self._pieces(filters, area, sources, within))
+        pieces = list(self._pieces(filters, area, sources))
         return Found(self, pieces, self._in_tail(filters, sources))
 
     def guards(self, minimums: Mapping[tuple[int, int], int]) -> Ints:
@@ -358,9 +354,7 @@ class Columns:
             )
         ]
 
-    def _pieces(
-        self, filters: Filters, area: Area, sources: Sequence[int], within: Callable[[int], None]
-    ) -> Iterator[tuple[Ints, Piece]]:
+    def _pieces(self, filters: Filters, area: Area, sources: Sequence[int]) -> Iterator[tuple[Ints, Piece]]:
         segments = self.segments
         near = segments.meeting(area, sources)
         if not len(near):
@@ -372,7 +366,6 @@ class Columns:
         sure = bisect(starts, firsts, lasts, np.full(len(near), begin))
         last = bisect(starts, firsts, lasts, np.full(len(near), end))
         sure = np.minimum(sure, last)
-        within(int((last - first).sum()) + self._tail_length)
         inside = np.zeros(len(near), dtype=np.bool_)
         if area.is_box:
             inside = (segments.west[near] >= area.west) & (segments.east[near] <= area.east)

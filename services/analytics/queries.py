@@ -4,7 +4,6 @@ A map question scans the buckets that its area and period meet. Where a fact is 
 decides; elsewhere the index gives candidates, and the fact's own periods and shape decide.
 """
 
-import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from sqlalchemy import Connection
 from services.analytics import columns, states
 from services.analytics.area import Area
 from services.analytics.bulk import marks, run, run_in_pages
-from services.analytics.nearness import require_few
 from services.analytics.placement import CELL_RESOLUTION, microseconds_of, parent, shape_of
 from services.analytics.projections import code_of
 from services.analytics.segments import Ints
@@ -304,8 +302,7 @@ class Scan:
             kinds = [code_of(kind) for kind in query.kinds]
             states_at = query.states, query.state_at_us
             period = query.starts_us, query.ends_us
-            within = functools.partial(require_few, self._connection)
-            take(known.select(query.area, period, self._sources, kinds, query.statuses, states_at, within))
+            take(known.select(query.area, period, self._sources, kinds, query.statuses, states_at))
         return True
 
     def _from_columns(self, held: Held) -> bool:

@@ -12,7 +12,6 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from services.analytics.bulk import run
-from services.analytics.nearness import TooWide, mark
 from services.analytics.projections import FactProjection
 from services.kernel.batching import Batcher
 from services.kernel.errors import unavailable
@@ -26,6 +25,7 @@ Question = Callable[[Connection], Any]
 THREADS = 2
 # Questions in one transaction: a wide one must not hold up a crowd.
 QUESTIONS = 16
+_NEAR = "planier_near"
 # Steps of SQLite's machine that a question may take on the event loop, about a millisecond: a thread's turn, and the
 # interpreter's lock that each row then waits for, cost more than most questions.
 STEPS_HERE = 40_000
@@ -43,6 +43,11 @@ def open_for_reading(url: str) -> Engine:
         return engine.execution_options(isolation_level="REPEATABLE READ")
     event.listen(engine, "connect", _configure)
     return engine
+
+
+def is_near(connection: Connection) -> bool:
+    """Whether what is asked on this connection is answered on the event loop."""
+    return _NEAR in connection.info
 
 
 class ReadModel:
@@ -66,7 +71,7 @@ class ReadModel:
             try:
                 with self._near.transaction() as connection:
                     return self._require_position(connection), question(connection)
-            except (sqlite3.OperationalError, TooWide):
+            except sqlite3.OperationalError:
                 # Too wide, or the file is busy: a thread has the time.
                 pass
         return await self._batcher.submit(question)
@@ -118,7 +123,7 @@ class _Near:
 
     def __init__(self, engine: Engine) -> None:
         self._connection = engine.connect()
-        mark(self._connection)
+        self._connection.info[_NEAR] = True
         driver = cast("sqlite3.Connection", self._connection.connection.dbapi_connection)
         driver.execute("PRAGMA busy_timeout=0")
         driver.set_progress_handler(self._count, STEPS_A_COUNT)

@@ -18,8 +18,8 @@ from sqlalchemy import Connection, Engine
 
 from services.analytics.bulk import run, run_in_pages
 from services.analytics.columns import FIELDS, INDEX, Columns
-from services.analytics.nearness import is_near
 from services.analytics.projections import FactProjection
+from services.analytics.reading import is_near
 from services.analytics.segments import Ints
 
 _log = logging.getLogger(__name__)
@@ -83,18 +83,15 @@ class Snapshot:
 
     @contextmanager
     def columns(self, connection: Connection) -> Iterator[Columns | None]:
-        """The columns exactly as the connection's transaction sees the read model; None: ask SQL."""
-        if self._away.is_set():
+        """The columns exactly as the connection's transaction sees the read model; None: ask SQL.
+
+        The event loop always asks SQL: for the few rows that it may look at SQL is quicker, and it does not wait.
+        """
+        if self._away.is_set() or is_near(connection):
             yield None
             return
-        # The event loop does not wait for a wide question that a thread is answering.
-        if not self._lock.acquire(blocking=not is_near(connection)):
-            yield None
-            return
-        try:
+        with self._lock:
             yield self._columns if self._reaches(connection) else None
-        finally:
-            self._lock.release()
 
     def begin(self) -> None:
         """Has the columns loaded, in the snapshot's own thread."""

@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
@@ -16,8 +14,6 @@ from planier.analytics.v1.coverage_pb2 import RHYTHM_SILENT, RHYTHM_UNKNOWN, RHY
 from planier.common.v1 import fact_pb2
 from planier.common.v1.release_pb2 import StorePosition
 
-from services.analytics import nearness
-from services.analytics.columns import Columns
 from services.analytics.projections import FactProjection, code_of
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
@@ -302,30 +298,3 @@ async def test_a_cursor_that_ingest_does_not_know_is_refused(desk: Desk) -> None
         else:
             assert (await anext(stream)).cursor.position == 1
             await stream.aclose()
-
-
-@pytest.mark.parametrize("most", [0, 1_000])
-async def test_a_wide_look_at_the_columns_is_left_to_a_thread(
-    desk: Desk, most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nearness, "MOST_ROWS_HERE", most)
-    threads = set[int]()
-    found = Columns.select
-
-    def select(*arguments: Any) -> Any:
-        answer = found(*arguments)
-        threads.add(threading.get_ident())
-        return answer
-
-    monkeypatch.setattr(Columns, "select", select)
-    for name in "abc":
-        desk.log.declare(built.fact(name))
-    desk.apply()
-    # The first look has the columns loaded.
-    await desk.map("works")
-    if desk.servicer._snapshot is not None:
-        await asyncio.to_thread(desk.servicer._snapshot.load)
-    threads.clear()
-    assert (await desk.map("works")).total == 3
-    here = {threading.get_ident()}
-    assert threads == set() if desk.servicer._snapshot is None else (threads == here) == (most > 0)

@@ -1,6 +1,5 @@
 """The facts that feed tension, read in columns within one read transaction, under the guard's Grant."""
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,6 @@ from sqlalchemy import Connection
 
 from services.analytics.area import Area
 from services.analytics.bulk import marks, run_in_pages
-from services.analytics.nearness import require_few
 from services.analytics.projections import code_of
 from services.analytics.snapshot import Snapshot
 from services.analytics.tension.facts import Facts, Feed, feeds
@@ -85,8 +83,7 @@ def from_columns(
     with snapshot.columns(connection) as known:
         if known is None:
             return None
-        within = functools.partial(require_few, connection)
-        found = known.select(query.area, (query.starts_us, query.ends_us), sources, kinds, (), ((), 0), within)
+        found = known.select(query.area, (query.starts_us, query.ends_us), sources, kinds, (), ((), 0))
         taken = found.taken(_TAKEN)
         cells = np.array(known.cells.values, np.int64).astype(np.uint64)
         feed_of = np.full((len(known.sources.values), len(known.kinds.values)), -1, np.int16)
