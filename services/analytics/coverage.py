@@ -5,7 +5,7 @@ an answer as of a moment is the one that a system stopped then would have given.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -57,10 +57,9 @@ class Freshness:
     by_cell: Mapping[int, int]
     usual_us: int = 0
 
-    def within(self, area: Area) -> int | None:
-        """The newest span of what may lie in the area."""
-        near = (slot for cell, slot in self.by_cell.items() if cell == LARGE or _meets(cell, area))
-        return max(near, default=None)
+    def within(self, near: Collection[int]) -> int | None:
+        """The newest span of what may lie in these cells."""
+        return max((slot for cell, slot in self.by_cell.items() if cell in near), default=None)
 
 
 @dataclass(slots=True)
@@ -77,7 +76,8 @@ class CoverageReader:
         """The coverage of these sources, at `as_of_us` or `now_us`; without an area, of everywhere."""
         known = self._freshness(connection, tuple(sources), as_of_us)
         at_us = now_us if as_of_us is None else as_of_us
-        return Answer(sources=[_message(name, known[name], area, at_us) for name in sources])
+        near = None if area is None else _near(known.values(), area)
+        return Answer(sources=[_message(name, known[name], near, at_us) for name in sources])
 
     def _freshness(
         self, connection: Connection, sources: tuple[str, ...], as_of_us: int | None
@@ -141,11 +141,17 @@ def rhythm_of(last: int | None, usual_us: int, at_us: int) -> Rhythm.ValueType:
     return RHYTHM_SILENT if at_us - last * SLOT_US > 2 * usual_us else RHYTHM_USUAL
 
 
-def _message(name: str, known: Freshness, area: Area | None, at_us: int) -> SourceCoverage:
+def _near(known: Iterable[Freshness], area: Area) -> frozenset[int]:
+    """The cells of any source that meet the area; each is looked at once, however many sources have it."""
+    cells = frozenset().union(*(one.by_cell for one in known))
+    return frozenset(cell for cell in cells if cell == LARGE or _meets(cell, area))
+
+
+def _message(name: str, known: Freshness, near: Collection[int] | None, at_us: int) -> SourceCoverage:
     usual = known.usual_us
     rhythm = rhythm_of(known.last, usual, at_us)
     message = SourceCoverage(source=name, rhythm=rhythm, usual_gap_seconds=usual // 1_000_000)
-    within = known.last if area is None else known.within(area)
+    within = known.last if near is None else known.within(near)
     if known.last is not None:
         message.last_recorded.seconds = known.last * SLOT_US // 1_000_000
     if within is not None:
