@@ -96,6 +96,14 @@ def undertaking_awaited(state: State, identity: Identity, at: datetime) -> bool:
     return any(standing_of(state, clearance, at) is Standing.UNDERTAKING_AWAITED for clearance in own)
 
 
+def party_of(state: State, identity: Identity) -> str:
+    """Whose person that is, by any office or clearance there ever was, bound or proposed; "" where none names them."""
+    offices = state.convention.offices if state.convention else ()
+    parties = [office.party for office in offices if office.identity == identity]
+    parties += [item.party for item in state.clearances.values() if identity in (item.identity, item.proposed)]
+    return Party.Name(parties[0]).removeprefix("PARTY_") if parties else ""
+
+
 def notices_of(state: State, party: Party.ValueType) -> list[pb.Notice]:
     """The notices to a party's officer, newest first."""
     own = [notice for notice in state.notices.values() if notice.party == party]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -151,7 +151,8 @@ class AccessServicer(ListMethods, EngagementMethods, RecheckMethods):
         snapshot = await asyncio.to_thread(self._cache.current)
         if decide(snapshot.state, command, self._clock.now()):
             snapshot = await self._execute(command, call)
-        subject = Subject(login.identity.issuer, login.identity.subject, record_id, multi_factor=True)
+        party = listing.party_of(snapshot.state, login.identity)
+        subject = Subject(login.identity.issuer, login.identity.subject, record_id, multi_factor=True, party=party)
         token, expires = self._issuer.access_token(subject, AUDIENCES)
         session, _ = self._issuer.session_token(subject)
         now = self._clock.now()
@@ -172,7 +173,10 @@ class AccessServicer(ListMethods, EngagementMethods, RecheckMethods):
     async def RenewToken(self, request: pb.RenewTokenRequest, call: Call) -> pb.RenewTokenResponse:  # noqa: ARG002 -- the server calls it so
         """Five more minutes of the same session, eight hours after its login at most."""
         subject = self._sessions.verify(request.session_token, RENEW_AUDIENCE)
-        token, expires = self._issuer.access_token(subject, AUDIENCES)
+        # Who was a stranger at the login may be bound to a clearance since.
+        snapshot = await asyncio.to_thread(self._cache.current)
+        party = listing.party_of(snapshot.state, Identity(subject.issuer, subject.subject))
+        token, expires = self._issuer.access_token(replace(subject, party=party), AUDIENCES)
         response = pb.RenewTokenResponse(access_token=token)
         response.expires_at.FromDatetime(expires)
         return response

@@ -25,6 +25,7 @@ Question = Callable[[Connection], Any]
 THREADS = 2
 # Questions in one transaction: a wide one must not hold up a crowd.
 QUESTIONS = 16
+_NEAR = "planier_near"
 # Steps of SQLite's machine that a question may take on the event loop, about a millisecond: a thread's turn, and the
 # interpreter's lock that each row then waits for, cost more than most questions.
 STEPS_HERE = 40_000
@@ -42,6 +43,11 @@ def open_for_reading(url: str) -> Engine:
         return engine.execution_options(isolation_level="REPEATABLE READ")
     event.listen(engine, "connect", _configure)
     return engine
+
+
+def is_near(connection: Connection) -> bool:
+    """Whether what is asked on this connection is answered on the event loop."""
+    return _NEAR in connection.info
 
 
 class ReadModel:
@@ -117,6 +123,7 @@ class _Near:
 
     def __init__(self, engine: Engine) -> None:
         self._connection = engine.connect()
+        self._connection.info[_NEAR] = True
         driver = cast("sqlite3.Connection", self._connection.connection.dbapi_connection)
         driver.execute("PRAGMA busy_timeout=0")
         driver.set_progress_handler(self._count, STEPS_A_COUNT)

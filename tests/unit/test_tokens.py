@@ -78,6 +78,7 @@ CLAIMS = {
     "idp_iss": "i",
     "idp_sub": "u",
     "mfa": True,
+    "party": "CITY",
 }
 
 
@@ -102,6 +103,7 @@ def test_every_claim_is_required(claim: str) -> None:
         {"aud": "ingest"},
         {"mfa": "yes"},
         {"mfa": 1},
+        {"party": None},
         {"exp": 1_980_315_200.5},
         {"exp": True},
         {"idp_sub": ""},

@@ -185,6 +185,7 @@ class Admitter:
                 subject=subject.subject,
                 certificate_identity=subject.certificate_identity,
                 session_id=subject.session_id,
+                party=subject.party,
             ),
             operation=option.operation,
             resource=option.resource,

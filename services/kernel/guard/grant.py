@@ -18,6 +18,9 @@ class Subject:
     session_id: str = ""
     multi_factor: bool = False
     certificate_identity: str = ""
+    # Whose person that was at the login, or "": for the record of a refusal that access is not asked about. No right
+    # ever follows from it.
+    party: str = ""
 
 
 @dataclass(frozen=True, slots=True)

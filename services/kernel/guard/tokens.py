@@ -26,7 +26,17 @@ SESSION_LIFETIME = timedelta(hours=8)
 RELOAD_SECONDS = 1.0
 MAX_TOKEN_CHARACTERS = 8192
 MAX_CACHED = 10_000
-_CLAIMS = {"iss": str, "exp": int, "iat": int, "jti": str, "sid": str, "idp_iss": str, "idp_sub": str, "mfa": bool}
+_CLAIMS = {
+    "iss": str,
+    "exp": int,
+    "iat": int,
+    "jti": str,
+    "sid": str,
+    "idp_iss": str,
+    "idp_sub": str,
+    "mfa": bool,
+    "party": str,
+}
 
 
 class TokenIssuer:
@@ -66,6 +76,7 @@ class TokenIssuer:
             "idp_iss": subject.issuer,
             "idp_sub": subject.subject,
             "mfa": subject.multi_factor,
+            "party": subject.party,
         }
         return jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": self._key_id}), expires
 
@@ -195,6 +206,7 @@ def _verified(claims: dict[str, Any]) -> _Verified:
         subject=claims["idp_sub"],
         session_id=claims["sid"],
         multi_factor=claims["mfa"],
+        party=claims["party"],
     )
     return _Verified(subject, frozenset(audience), claims["exp"])
 
