@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 NODE_READY := node_modules/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types proto proto-check cover policy mutation mutate-policy e2e chaos bench lock clean
+.PHONY: help run test lint types proto proto-check cover policy mutation mutate-policy mutate-domain e2e chaos bench lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ cover: $(READY) ## Every branch of access's domain, by its unit, contract and go
 
 mutate-policy: $(READY) ## Small changes of the access policy that no published case notices; at least 90 % are noticed
 	$(BIN)/python -m tools.mutate_policy
+
+mutate-domain: $(READY) ## A seeded sample of small changes of access's domain; at least 90 % fail a unit test
+	$(BIN)/python -m tools.mutate_domain
 
 e2e: $(READY) ## Only the tests that start the real processes
 	$(BIN)/pytest -m e2e

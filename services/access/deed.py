@@ -29,15 +29,9 @@ from planier.access.v1.events_pb2 import (
     PartyKey,
     PartySignature,
 )
-from planier.common.v1.release_pb2 import (
-    PURPOSE_ADMINISTRATION,
-    PURPOSE_CROSSING,
-    PURPOSE_OVERSIGHT,
-    PURPOSE_SITUATION,
-    PURPOSE_TENSION,
-)
 from stdnum.fr import siret
 
+from services.access import purposes
 from services.kernel.errors import Violation, invalid
 from services.kernel.instants import is_instant
 
@@ -47,8 +41,6 @@ CITY_RULES = "city-rules"
 PARTIES = (PARTY_CITY, PARTY_PREFECTURE)
 PARTY_OF_INSTRUMENT = {CONVENTION: PARTY_PREFECTURE, CITY_RULES: PARTY_CITY}
 OFFICES = (ROLE_GRANTING_AUTHORITY, ROLE_PREFECTURE_VALIDATOR, ROLE_AUDITOR, ROLE_DATA_PROTECTION_OFFICER)
-# The only purposes that an instrument may permit on facts; those on the system follow from office (policy/).
-FACT_PURPOSES = frozenset({PURPOSE_SITUATION, PURPOSE_CROSSING, PURPOSE_TENSION})
 _KEY_BYTES = 32
 _HASH_HEX = 64
 _INSTRUMENT_ID = re.compile(r"[a-z][a-z0-9-]{0,39}\Z")
@@ -170,7 +162,7 @@ def check_instruments(instruments: Collection[Instrument]) -> Iterable[Violation
     for instrument in instruments:
         if not instrument.version or not instrument.sources:
             yield _fault("instruments", "version and sources are needed")
-        if set(instrument.purposes) - _PURPOSES_THAT_MAY_STAND or not set(instrument.purposes) & FACT_PURPOSES:
+        if set(instrument.purposes) - _PURPOSES_THAT_MAY_STAND or not set(instrument.purposes) & purposes.ON_FACTS:
             yield _fault("instruments.purposes", "must hold purposes on facts and none that is refused by name")
         yield from _governing(instrument)
 
@@ -187,7 +179,7 @@ def _governing(instrument: Instrument) -> Iterable[Violation]:
 
 
 # A deed may repeat the purposes on the system, they add nothing on facts.
-_PURPOSES_THAT_MAY_STAND = FACT_PURPOSES | {PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT}
+_PURPOSES_THAT_MAY_STAND = purposes.ON_FACTS | purposes.ON_SYSTEM
 
 
 def _offices(deed: Deed) -> Iterable[Violation]:

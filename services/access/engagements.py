@@ -31,6 +31,7 @@ from services.access.granting import granting_office
 from services.access.instruments import Terms as AgreedTerms
 from services.access.names import fold
 from services.access.people import Identity, Person, identity_message, person_message, person_of
+from services.access.purposes import faults
 from services.access.term import midnight
 from services.kernel.errors import Problem, Violation, conflict, invalid, not_found, precondition
 from services.kernel.instants import is_instant
@@ -243,8 +244,8 @@ def _violations(agreed: AgreedTerms, terms: Terms, at: datetime) -> Iterable[Vio
         yield Violation("provider.siret", "siret", "must be SIRET numbers")
     if len(terms.sirets) != 1 + len(terms.subcontractors):
         yield Violation("subcontractors", "unique", "each organisation is named once")
-    if not terms.purposes or terms.purposes - agreed.purposes:
-        yield Violation("purposes", "art6.purpose", "must be purposes on facts of the instruments in force")
+    for fault in faults(terms.purposes, agreed.purposes_of(terms.sources)):  # a package is derived from all its sources
+        yield Violation("purposes", "art6.purpose", fault)
     if not terms.sources or terms.sources - agreed.sources:
         yield Violation("sources", "annex", "must be sources that the instruments in force list")
     if not terms.valid_from < terms.valid_until or terms.valid_until <= at:

@@ -42,6 +42,7 @@ from services.access.names import fold as fold_name
 from services.access.notices import issued_to_both
 from services.access.offices import GRANTING, Office
 from services.access.people import Identity, identity_message, named_alike, person_message
+from services.access.purposes import faults
 from services.access.term import local_day
 from services.access.undertaking import HASH as UNDERTAKING_HASH
 from services.kernel.errors import Problem, Violation, conflict, denied, invalid, not_found, precondition
@@ -304,8 +305,8 @@ def _violations(terms: Terms, content: Content) -> Iterable[Violation]:
     if bool(content.engagement_id) != (content.role == ROLE_PROVIDER_RECIPIENT):
         yield Violation("engagement_id", "role", "a provider recipient's, and nobody else's (art8.provider)")
     permitted = _permitted(terms, content)
-    if not content.purposes or content.purposes - permitted:
-        yield Violation("purposes", "art6.purpose", "must be among those that this role may have")
+    for fault in faults(content.purposes, permitted):
+        yield Violation("purposes", "art6.purpose", fault)
     if content.sources - terms.sources:
         yield Violation("sources", "annex", "must be sources that the instruments in force list")
 

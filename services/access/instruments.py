@@ -16,7 +16,8 @@ from planier.access.v1.events_pb2 import Declarant as DeclarantMessage
 from planier.access.v1.events_pb2 import Instrument as InstrumentMessage
 from planier.common.v1.release_pb2 import Purpose
 
-from services.access.deed import CITY_RULES, CONVENTION, FACT_PURPOSES
+from services.access.deed import CITY_RULES, CONVENTION
+from services.access.purposes import ON_FACTS, inherited
 
 # Rules that no clause demands: both parties create them by an amendment, and nothing else does.
 DELEGATE = "house.delegate"
@@ -76,7 +77,11 @@ class Terms:
     def purposes(self) -> frozenset[Purpose.ValueType]:
         """The purposes on facts that some instrument permits."""
         permitted = frozenset[Purpose.ValueType]().union(*(instrument.purposes for instrument in self.instruments))
-        return permitted & FACT_PURPOSES
+        return permitted & ON_FACTS
+
+    def purposes_of(self, sources: frozenset[str]) -> frozenset[Purpose.ValueType]:
+        """The purposes on facts of what is derived from these sources together."""
+        return inherited(one.purposes & ON_FACTS for one in self.instruments if one.sources & sources)
 
     @property
     def awaits(self) -> tuple[str, ...]:
@@ -150,7 +155,7 @@ def widening(before: Terms, after: Terms) -> tuple[str, ...]:
     for instrument in after.instruments:
         known = old.get(instrument.instrument_id)
         sources = instrument.sources - (known.sources if known else frozenset())
-        purposes = (instrument.purposes - (known.purposes if known else frozenset())) & FACT_PURPOSES
+        purposes = (instrument.purposes - (known.purposes if known else frozenset())) & ON_FACTS
         found.update(f"source {source}" for source in sources)
         found.update(f"purpose {Purpose.Name(purpose).removeprefix('PURPOSE_')}" for purpose in purposes)
     return tuple(sorted(found))

@@ -8,11 +8,11 @@ from cedarpy import Entities
 from planier.common.v1.release_pb2 import PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT
 
 from services.access.convention import Convention, Identity, State
-from services.access.deed import FACT_PURPOSES
 from services.access.holders import FOREVER, Holder, listed, of_clearance, of_declarant, of_office, purpose_names
 from services.access.instruments import Instrument, Terms
 from services.access.list_state import listing_of
 from services.access.policy import Policy, entity
+from services.access.purposes import ON_FACTS
 from services.kernel.clock import microseconds
 
 # Resource of the guard's option → entity type of the policy. A resource without a type ("session") is never permitted.
@@ -143,7 +143,7 @@ def _resources(convention: Convention, terms: Terms) -> dict[tuple[str, str], di
     def attributes(instrument: Instrument) -> dict[str, object]:
         return {
             "instrument": instrument.instrument_id,
-            "purposes": purpose_names(instrument.purposes & FACT_PURPOSES),
+            "purposes": purpose_names(instrument.purposes & ON_FACTS),
             "term": term,
             "expires": microseconds(instrument.expires_at or FOREVER),
         }

@@ -25,6 +25,7 @@ PEOPLE = {
     "dga": access.DGA_PERSON,
     "dpo": Person("Denis", "Roux"),
     "prefecture-dpo": Person("Zoé", "Noir"),
+    "coordinator": Person("Inès", "Malmousque"),
 }
 
 
@@ -91,7 +92,7 @@ async def desk(tmp_path: Path, issuer: TestIssuer) -> AsyncIterator[Desk]:
         (tmp_path / "stack.json").write_text(json.dumps(profile))
         await service.found()
         desk = Desk(tmp_path, service)
-        for subject in PEOPLE:
+        for subject in ("dga", "dpo", "prefecture-dpo"):
             await desk.sign_in(subject)
         yield desk
 
@@ -186,3 +187,67 @@ async def test_people_read_the_term_the_versions_and_the_policy(desk: Desk) -> N
         outcome = await desk.planier(*command)
         assert outcome.status == 0, outcome.output + outcome.errors
         assert words in outcome.output
+
+
+async def test_an_office_ends_notice_is_given_and_a_termination_is_followed_to_the_destruction(desk: Desk) -> None:
+    both = keys(desk, "city", "prefecture")
+    again = await desk.planier("convention", "notify", "--at", "2025-04-01", "--act", "N-2", *both, "--json")
+    assert (again.status, again.content["error"]["clause"]) == (1, "art9.term")
+
+    shown = done(await desk.planier("convention", "show", "--as", "dga", "--json"))
+    auditor = next(one["holder"] for one in shown["offices"] if one["holder"]["role"] == "ROLE_AUDITOR")
+    ended = {**{name: auditor[name] for name in ("role", "party", "identity")}, "act_reference": "FIN-1"}
+    file = written(desk.home / "discharge.yaml", ended)
+    done(await desk.planier("convention", "discharge", file, *keys(desk, "city"), "--json"))
+
+    letter = ["--party", "CITY", "--received", "2026-01-05", "--letter", "LRAR-1"]
+    done(await desk.planier("convention", "denounce", *letter, *keys(desk, "city"), "--json"))
+
+    certificate = desk.home / "certificate.pdf"
+    certificate.write_bytes(b"%PDF destruction")
+    proof = ["convention", "destroyed", str(certificate), "--at", "2026-01-06", *keys(desk, "city"), "--json"]
+    assert (await desk.planier(*proof)).status == 1
+    breach = ["--party", "PREFECTURE", "--reason", "BREACH", "--act", "R-1"]
+    done(await desk.planier("convention", "terminate", *breach, *keys(desk, "prefecture"), "--json"))
+    term = done(await desk.planier("convention", "term", "--as", "dga", "--json"))
+    assert (term["denounced_by"], term["termination_reason"]) == ("PARTY_CITY", "TERMINATION_REASON_BREACH")
+    proof[4] = term["terminated_at"]
+    done(await desk.planier(*proof))
+    assert done(await desk.planier("convention", "term", "--as", "dga", "--json"))["destroyed_at"]
+
+
+async def test_a_wider_amendment_waits_for_the_impact_study_that_an_officer_records(desk: Desk) -> None:
+    shown = done(await desk.planier("convention", "show", "--as", "dga", "--json"))
+    signed = shown["versions"][-1]
+    first, *others = signed["instruments"]
+    terms = {
+        "previous_version": signed["version"],
+        "version": "2026-2",
+        "annex_hash": signed["annex_hash"],
+        "document_hash": access.description()["document_hash"],
+        "instruments": [{**first, "sources": [*first["sources"], "weather"]}, *others],
+        "declarants": signed["declarants"],
+    }
+    file = written(desk.home / "amendment.yaml", terms)
+    done(await desk.planier("convention", "amend", file, *keys(desk, "city", "prefecture"), "--json"))
+    for officer in ("dpo", "prefecture-dpo"):
+        (notice,) = done(await desk.planier("notice", "list", "--as", officer, "--json"))
+        done(await desk.planier("notice", "acknowledge", notice["notice_id"], "--as", officer, "--json"))
+    study = ["notice", "dpia", notice["reference"], "--reference", "AIPD-7"]
+    done(await desk.planier(*study, "--as", "dpo", "--json"))
+    widened = done(await desk.planier("convention", "show", "--as", "dga", "--json"))["versions"][-1]
+    assert (widened["version"], widened["state"]) == ("2026-2", "VERSION_STATE_IN_FORCE")
+
+
+async def test_a_coordinator_signs_the_undertaking_and_requests_a_clearance(desk: Desk) -> None:
+    named = ["--given-name", "Inès", "--usual-name", "Malmousque", "--service", "Voirie", "--address", "Marseille"]
+    grant = ["clearance", "grant", *named, "--role", "COORDINATOR", "--as", "dga", "--json"]
+    name = done(await desk.planier(*grant))["clearance_id"]
+    await desk.sign_in("coordinator")
+    done(await desk.planier("clearance", "confirm", name, "--as", "dga", "--json"))
+    other = ["--given-name", "Ugo", "--usual-name", "Vallon", "--service", "Voirie", "--address", "Marseille"]
+    request = ["clearance", "request", *other, "--as", "coordinator", "--json"]
+    early = await desk.planier(*request)
+    assert (early.status, early.content["error"]["clause"]) == (1, "art6.habilitation")
+    done(await desk.planier("clearance", "undertake", "--accept", "--as", "coordinator", "--json"))
+    assert done(await desk.planier(*request))["state"] == "CLEARANCE_STATE_REQUESTED"

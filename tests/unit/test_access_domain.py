@@ -160,7 +160,7 @@ def test_a_clearance_is_nominative(person: Person) -> None:
 @pytest.mark.parametrize("until", [NOW, NOW - timedelta(hours=1), NOW - timedelta(days=2)])
 def test_a_clearance_is_not_over_when_it_is_granted(until: datetime) -> None:
     problem = refused(founded(), grant_command(valid_until=until))
-    assert [violation.field for violation in problem.violations] == ["valid_until"]
+    assert [(violation.field, violation.rule) for violation in problem.violations] == [("valid_until", "period")]
 
 
 def test_granting_again_changes_nothing_even_when_bound_or_revoked() -> None:

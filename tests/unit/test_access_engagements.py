@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from planier.access.v1.engagement_events_pb2 import ENGAGEMENT_END_BREACH
-from planier.common.v1.release_pb2 import PURPOSE_OVERSIGHT, PURPOSE_SITUATION
+from planier.common.v1.release_pb2 import PURPOSE_OVERSIGHT, PURPOSE_SITUATION, PURPOSE_TENSION
 
 from services.access import engagements
 from services.access.convention import Convention, Identity, Person, State
@@ -114,6 +114,10 @@ def test_only_the_granting_authority_acts_on_engagements(actor: Identity) -> Non
         ({"subcontractors": (PROVIDER,)}, "subcontractors"),
         ({"purposes": frozenset()}, "purposes"),
         ({"purposes": frozenset({PURPOSE_SITUATION, PURPOSE_OVERSIGHT})}, "purposes"),
+        (
+            {"purposes": frozenset({PURPOSE_TENSION})},
+            "purposes",
+        ),  # one of its two texts does not permit it
         ({"sources": frozenset()}, "sources"),
         ({"sources": frozenset({"weather"})}, "sources"),
         ({"valid_until": NOW}, "valid_until"),
