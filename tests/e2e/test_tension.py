@@ -42,7 +42,7 @@ def test_an_officer_asks_where_tension_lies_and_the_look_is_recorded_under_that_
 
 
 def test_a_quiet_place_has_an_answer_too(stack: Stack) -> None:
-    assert stack.planier("login", "--as", "prefecture-officer").status == 0
-    outcome = stack.planier("tension", "--area", "5.52,43.17,5.53,43.18", "--as", "prefecture-officer")
+    assert stack.planier("login", "--as", "duty-officer").status == 0
+    outcome = stack.planier("tension", "--area", "5.52,43.17,5.53,43.18", "--as", "duty-officer")
     assert outcome.status == 0, outcome.output + outcome.errors
     assert "Aucune zone significative" in outcome.output
