@@ -14,6 +14,8 @@ from services.analytics.segments import Ints
 from services.analytics.suppression import Counts
 
 SECOND_US = 1_000_000
+# Columns of the index; a body may follow them.
+PLACED = 14
 
 
 def pack(answer: MapAnswer) -> QueryMapResponse:
@@ -43,19 +45,27 @@ def pack_features(answer: MapAnswer) -> FeatureColumns:
     if not answer.features:
         return packed
     rows, details = zip(*answer.features, strict=True)
-    packed.source_index.extend(_indexed([row[5] for row in rows], answer.names, packed.sources))
-    packed.kind_index.extend(_indexed([row[6] for row in rows], answer.names, packed.kinds))
-    packed.instrument_index.extend(_indexed([detail[4] for detail in details], answer.names, packed.instruments))
-    packed.statuses.extend([row[7] for row in rows])
-    packed.longitude_e7.extend([row[3] for row in rows])
-    packed.latitude_e7.extend([row[4] for row in rows])
-    packed.fact_ids.extend([bytes(detail[1]).hex() for detail in details])
-    packed.revisions.extend([detail[2] for detail in details])
-    packed.recorded_at_us.extend([detail[3] for detail in details])
-    packed.titles.extend([detail[5] for detail in details])
-    packed.attendance_minimum.extend([detail[6] for detail in details])
-    packed.attendance_maximum.extend([detail[7] for detail in details])
-    _add_periods_and_shapes(packed, rows)
+    # Rows to columns once; a body behind the columns of the index is left out.
+    _, starts, ends, longitudes, latitudes, sources, kinds, statuses, *_rest = zip(*rows, strict=False)
+    _, fact_ids, revisions, recorded, instruments, titles, least, most = zip(*details, strict=True)
+    packed.source_index.extend(_indexed(sources, answer.names, packed.sources))
+    packed.kind_index.extend(_indexed(kinds, answer.names, packed.kinds))
+    packed.instrument_index.extend(_indexed(instruments, answer.names, packed.instruments))
+    packed.statuses.extend(statuses)
+    packed.longitude_e7.extend(longitudes)
+    packed.latitude_e7.extend(latitudes)
+    packed.fact_ids.extend([bytes(fact_id).hex() for fact_id in fact_ids])
+    packed.revisions.extend(revisions)
+    packed.recorded_at_us.extend(recorded)
+    packed.titles.extend(titles)
+    packed.attendance_minimum.extend(least)
+    packed.attendance_maximum.extend(most)
+    if any(len(row) > PLACED for row in rows):
+        _add_periods_and_shapes(packed, rows)
+        return packed
+    packed.period_counts.extend([1] * len(rows))
+    packed.starts.extend([start // SECOND_US for start in starts])
+    packed.ends.extend([-(-end // SECOND_US) for end in ends])
     return packed
 
 
@@ -112,7 +122,7 @@ def _indexed(codes: Sequence[int], names: Mapping[int, str], dictionary: Mutable
 def _add_periods_and_shapes(packed: FeatureColumns, rows: Iterable[Found]) -> None:
     counts, starts, ends = [], [], []
     for index, row in enumerate(rows):
-        body = row[14] if len(row) > 14 else None  # noqa: PLR2004 -- the body follows the 14 columns of the index
+        body = row[PLACED] if len(row) > PLACED else None
         if body is None:
             counts.append(1)
             starts.append(_second(row[1]))

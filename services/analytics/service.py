@@ -31,10 +31,12 @@ from planier.common.v1.release_pb2 import StorePosition
 from sqlalchemy import Connection
 
 from services.analytics import asking
+from services.analytics.answers import Answers, Kept, key_of
 from services.analytics.desks import Desks
 from services.analytics.packing import pack
 from services.analytics.placement import microseconds_of
 from services.analytics.places import ZoneAnswers
+from services.analytics.plain import is_plain_map
 from services.analytics.queries import KnownVersion, fact_versions, permitted, query_map
 from services.analytics.reading import ReadModel
 from services.analytics.signal import Signal
@@ -69,25 +71,39 @@ class AnalyticsServicer:
         self._minimums = minimums
         self._snapshot = snapshot
         self._coverage = desks.coverage
+        self._answers = Answers()
         self._zones = ZoneAnswers(model, self._clock, self._coverage, minimums, snapshot, layers)
-        self._watches = Watches(model, signal or Signal(), has, self._coverage, self._clock)
+        signal = signal or Signal()
+        signal.tell(self._answers.forget)
+        self._watches = Watches(model, signal, has, self._coverage, self._clock)
 
     async def QueryMap(self, request: QueryMapRequest, call: Call) -> QueryMapResponse:
         """Exact features up to the limit, else exact counts by cell; empty where no asked source is permitted."""
         now_us = microseconds(self._clock.now())
         query, grant = asking.map_query(request, now_us), call.granted
         asking.describe_map(request, query, call)
+        sources = permitted(grant, query.sources)
+        key, standing = key_of(query, sources), self._model.standing()
+        kept = None if key is None or standing is None else self._answers.get(standing, key, now_us)
+        if kept is not None:
+            call.data_position, call.data.count = standing, kept.response.total
+            return kept.response
 
-        def answer(connection: Connection) -> QueryMapResponse:
+        def answer(connection: Connection) -> tuple[QueryMapResponse, tuple[int, int] | None]:
             response = pack(query_map(connection, grant, query, self._minimums, self._snapshot))
-            sources = permitted(grant, query.sources)
-            covered = self._coverage.read(connection, sources, query.area, now_us, query.as_of_us)
-            response.coverage.CopyFrom(covered)
-            return response
+            covered = self._coverage.covered(connection, sources, query.area, now_us, query.as_of_us)
+            response.coverage.CopyFrom(covered.answer)
+            return response, covered.lasts
 
-        call.data_position, response = await self._model.read(answer)
+        call.data_position, (response, lasts) = await self._model.read(answer)
+        if key is not None and lasts is not None and call.data_position == self._model.standing():
+            self._answers.keep(call.data_position, key, Kept(response, *lasts))
         call.data.count = response.total
         return response
+
+    def is_plain_QueryMap(self, request: QueryMapRequest) -> bool:
+        """Spares the common request the evaluation of its rules."""
+        return is_plain_map(request)
 
     async def GetFact(self, request: GetFactRequest, call: Call) -> GetFactResponse:
         """The fact's versions; NOT_FOUND is the same for an unknown fact and for one the caller may not see."""
