@@ -31,17 +31,16 @@ from planier.common.v1.release_pb2 import StorePosition
 from sqlalchemy import Connection
 
 from services.analytics import asking
-from services.analytics.answers import Answers, Kept, key_of
 from services.analytics.desks import Desks
-from services.analytics.packing import pack
 from services.analytics.placement import microseconds_of
 from services.analytics.places import ZoneAnswers
 from services.analytics.plain import is_plain_map
-from services.analytics.queries import KnownVersion, fact_versions, permitted, query_map
+from services.analytics.queries import KnownVersion, fact_versions
 from services.analytics.reading import ReadModel
 from services.analytics.signal import Signal
 from services.analytics.snapshot import Snapshot
 from services.analytics.suppression import NONE, Minimums
+from services.analytics.viewports import Viewports
 from services.analytics.watching import Watches, not_asked
 from services.kernel.clock import Clock, SystemClock, from_microseconds, microseconds
 from services.kernel.errors import not_found
@@ -68,13 +67,11 @@ class AnalyticsServicer:
         self._model = model
         self._tension, self._conflicts, self._agenda = desks.tension, desks.conflicts, desks.agenda
         self._clock = clock or SystemClock()
-        self._minimums = minimums
-        self._snapshot = snapshot
         self._coverage = desks.coverage
-        self._answers = Answers()
+        self._viewports = Viewports(model, desks.coverage, minimums, snapshot)
         self._zones = ZoneAnswers(model, self._clock, self._coverage, minimums, snapshot, layers)
         signal = signal or Signal()
-        signal.tell(self._answers.forget)
+        signal.tell(self._viewports.forget)
         self._watches = Watches(model, signal, has, self._coverage, self._clock)
 
     async def QueryMap(self, request: QueryMapRequest, call: Call) -> QueryMapResponse:
@@ -82,22 +79,7 @@ class AnalyticsServicer:
         now_us = microseconds(self._clock.now())
         query, grant = asking.map_query(request, now_us), call.granted
         asking.describe_map(request, query, call)
-        sources = permitted(grant, query.sources)
-        key, standing = key_of(query, sources), self._model.standing()
-        kept = None if key is None or standing is None else self._answers.get(standing, key, now_us)
-        if kept is not None:
-            call.data_position, call.data.count = standing, kept.response.total
-            return kept.response
-
-        def answer(connection: Connection) -> tuple[QueryMapResponse, tuple[int, int] | None]:
-            response = pack(query_map(connection, grant, query, self._minimums, self._snapshot))
-            covered = self._coverage.covered(connection, sources, query.area, now_us, query.as_of_us)
-            response.coverage.CopyFrom(covered.answer)
-            return response, covered.lasts
-
-        call.data_position, (response, lasts) = await self._model.read(answer)
-        if key is not None and lasts is not None and call.data_position == self._model.standing():
-            self._answers.keep(call.data_position, key, Kept(response, *lasts))
+        call.data_position, response = await self._viewports.answer(grant, query, now_us)
         call.data.count = response.total
         return response
 
