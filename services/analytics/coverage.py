@@ -96,7 +96,7 @@ class _Known:
         """The same message for the same cells, as long as nobody falls silent meanwhile."""
         if not self.lasts[0] <= at_us <= self.lasts[1]:
             self.answers.clear()
-            self.lasts = _lasts(self.sources.values(), at_us)
+            self.lasts = unchanged_between(self.sources.values(), at_us)
         near = None if area is None else self._near(area)
         found = self.answers.get(near)
         if found is None:
@@ -213,7 +213,7 @@ def rhythm_of(last: int | None, usual_us: int, at_us: int) -> Rhythm.ValueType:
     return RHYTHM_SILENT if at_us - last * SLOT_US > 2 * usual_us else RHYTHM_USUAL
 
 
-def _lasts(known: Iterable[Freshness], at_us: int) -> tuple[int, int]:
+def unchanged_between(known: Iterable[Freshness], at_us: int) -> tuple[int, int]:
     """The instants around `at_us` between which no rhythm changes."""
     first, last = _ALWAYS
     for one in known:

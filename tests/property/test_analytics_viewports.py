@@ -29,7 +29,7 @@ SOURCES = ("works", "markets")
 KINDS = {"works": "ROAD_WORKS", "markets": "MARKET"}
 STEP = 20_000
 WEST, SOUTH = 53_000_000, 432_000_000
-steps = st.integers(0, 12)
+steps = st.integers(0, 6)
 places = st.tuples(steps, steps)
 
 
@@ -51,8 +51,8 @@ boxes = st.builds(
         SOUTH + (corner[1] + height) * STEP,
     ),
     places,
-    st.integers(0, 8),
-    st.integers(0, 8),
+    st.integers(0, 4),
+    st.integers(0, 4),
 )
 questions = st.builds(
     lambda area, sources, limit, states, later: MapQuery(
