@@ -8,7 +8,8 @@ import pytest
 from planier.analytics.v1.analytics_pb2 import FACT_STATE_PLANNED, QueryMapResponse
 
 from services.analytics.area import Area
-from services.analytics.coverage import FEWEST, SLOT_US, CoverageReader, Freshness, rhythm_of, unchanged_between
+from services.analytics.companions import SLOT_US
+from services.analytics.coverage import FEWEST, CoverageReader, Freshness, rhythm_of, unchanged_between
 from services.analytics.packing import pack
 from services.analytics.projections import FactProjection
 from services.analytics.queries import MapQuery, query_map
