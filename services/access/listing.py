@@ -92,7 +92,7 @@ def message_of(state: State, clearance: Clearance, at: datetime) -> pb.Clearance
         areas=[area_message(area) for area in content.areas],
         engagement_id=content.engagement_id,
         urgent=clearance.urgent,
-        decisions=[NumberedDecision(year=year, number=number) for year, number in clearance.decisions],
+        decisions=[NumberedDecision(year=one.number[0], number=one.number[1]) for one in clearance.decisions],
         refusal=clearance.refusal or "",
         affiliation=affiliation_message(clearance.affiliation),
     )

@@ -16,6 +16,7 @@ from services.access.acts import digest
 from services.access.checker import Checks
 from services.access.clearances import Content, areas_of
 from services.access.convention import Convention, Identity, office_of
+from services.access.decision_service import DecisionMethods
 from services.access.deed import raw_public_key
 from services.access.domain import (
     AcknowledgeNotice,
@@ -67,7 +68,7 @@ class Founding:
     annex_hash: str
 
 
-class AccessServicer(ListMethods, EngagementMethods, RecheckMethods):
+class AccessServicer(ListMethods, EngagementMethods, DecisionMethods, RecheckMethods):
     """planier.access.v1.AccessService."""
 
     def __init__(
