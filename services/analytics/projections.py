@@ -65,7 +65,7 @@ class FactProjection:
     """Ingest's facts as versions and placements; an erased fact leaves no row, in the past neither."""
 
     name = "facts"
-    version = 2
+    version = 3
 
     def __init__(self, suffix: str = "", crossing: Crossing | None = None) -> None:
         self._tables = Tables(suffix)
