@@ -47,7 +47,11 @@ _ARRIVED = (
     " ON CONFLICT (source, cell, slot) DO UPDATE SET facts = fact_arrivals~.facts + excluded.facts"
 )
 _DROP_ARRIVALS = "DELETE FROM fact_arrivals~ WHERE source = ? AND cell = ? AND slot = ? AND facts <= 0"
-_IN_LOT = "SELECT position, starts_us, title FROM fact_versions~ WHERE position > ? AND position <= ? AND title <> ''"
+# In order and limited: before the first ANALYZE, PostgreSQL would read the whole table for the bounds alone.
+_IN_LOT = (
+    "SELECT position, starts_us, title FROM fact_versions~ WHERE position > ? AND position <= ?"
+    " ORDER BY position LIMIT ?"
+)
 _ENTRIES = "SELECT entries FROM search_postings~ WHERE word = ? AND lot = ?"
 _DROP_ENTRIES = "DELETE FROM search_postings~ WHERE word = ? AND lot = ?"
 _DROP_UNUSED = (
@@ -134,7 +138,7 @@ class Companions:
             run_many(connection, self._sql(_DROP_ARRIVALS), [row[:3] for row in changed])
 
     def _learn(self, connection: Connection, lot: int) -> None:
-        rows: list[Any] = run(connection, self._sql(_IN_LOT), (lot, lot + lots.LOT))
+        rows: list[Any] = run(connection, self._sql(_IN_LOT), (lot, lot + lots.LOT, lots.LOT))
         found = sorted(lots.by_word(rows).items())
         insert(connection, self.postings, [(word, lot, *lots.packed(entries)) for word, entries in found])
         insert_new(connection, self.grams, sorted((gram, word) for word, _ in found for gram in grams(word)))

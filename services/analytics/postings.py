@@ -23,7 +23,7 @@ LOT = 4_096
 # Lots of a word whose entries are read at a time, those with the latest starts first.
 _LOTS_READ = 16
 _POSITION = "SELECT position FROM projections WHERE name = 'facts'"
-_RECENT = "SELECT position, starts_us, title FROM fact_versions WHERE position > ? AND title <> ''"
+_RECENT = "SELECT position, starts_us, title FROM fact_versions WHERE position > ? ORDER BY position LIMIT ?"
 _LOTS = "SELECT lot, latest_us FROM search_postings WHERE word = ? ORDER BY latest_us DESC"
 _ENTRIES = "SELECT entries FROM search_postings WHERE word = ? AND lot IN (@)"
 _COUNT = "SELECT COALESCE(SUM(facts), 0) FROM search_postings WHERE word = ?"
@@ -80,7 +80,7 @@ class Postings:
     def read(cls, connection: Connection) -> "Postings":
         """Reads what is in no lot yet."""
         ((position,),) = run(connection, _POSITION, ())
-        rows: list[Any] = run(connection, _RECENT, (whole_lots(position),))
+        rows: list[Any] = run(connection, _RECENT, (whole_lots(position), LOT))
         return cls(connection, by_word(rows))
 
     def recent_near(self, word: str) -> Iterator[str]:

@@ -166,8 +166,7 @@ def _configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None
     cursor.execute("PRAGMA secure_delete=ON")
     cursor.execute("PRAGMA recursive_triggers=ON")  # else INSERT OR REPLACE deletes past the append-only trigger
     cursor.execute("PRAGMA foreign_keys=ON")
-    # 64 MiB of log: a page that each transaction writes to is copied into the file once in so many, not every time.
-    cursor.execute("PRAGMA wal_autocheckpoint=16000")
+    cursor.execute("PRAGMA wal_autocheckpoint=4000")
     cursor.execute("PRAGMA cache_size=-65536")
     cursor.close()
 
