@@ -83,8 +83,8 @@ class AnalyticsServicer:
         call.data.count = response.total
         return response
 
-    def is_plain_QueryMap(self, request: QueryMapRequest) -> bool:
-        """Spares the common request the evaluation of its rules."""
+    def recognise_QueryMap(self, request: QueryMapRequest) -> bool:
+        """Whether the request surely keeps the rules of its contract: the common one is spared their evaluation."""
         return is_plain_map(request)
 
     async def GetFact(self, request: GetFactRequest, call: Call) -> GetFactResponse:
