@@ -25,8 +25,8 @@ from services.kernel.store.base import Position
 MOST_FEATURES: Final = 2_000
 # About 1 KiB each.
 MOST_HELD: Final = 30_000
-# Of questions whose neighbourhood holds too much.
-MOST_CROWDED: Final = 1_000
+# Of neighbourhoods asked about, and of those that hold too much: names, no facts.
+MOST_REMEMBERED: Final = 1_000
 
 
 def around(query: MapQuery) -> MapQuery | None:
@@ -101,15 +101,21 @@ class Neighbourhoods:
         self._position: Position | None = None
         self._held: dict[Hashable, Neighbourhood] = {}
         self._features = 0
+        self._asked: OrderedDict[Hashable, None] = OrderedDict()
         self._crowded: OrderedDict[Hashable, None] = OrderedDict()
 
     def get(self, position: Position, grant: Grant, key: Hashable) -> Neighbourhood | None:
         """The one of this key, whose sources are the grant's, if it was read at this position."""
         return self._held.get((grant.sources, key)) if position == self._position else None
 
-    def is_crowded(self, key: Hashable) -> bool:
-        """Whether this one was not worth reading, once."""
-        return key in self._crowded
+    def is_wanted(self, key: Hashable) -> bool:
+        """Whether somebody looked within this one before, and it was worth reading."""
+        if key in self._asked:
+            return key not in self._crowded
+        self._asked[key] = None
+        if len(self._asked) > MOST_REMEMBERED:
+            self._asked.popitem(last=False)
+        return False
 
     def keep(self, position: Position, grant: Grant, key: Hashable, found: Neighbourhood) -> None:
         """Remembers it, and forgets those of any other position."""
@@ -123,7 +129,7 @@ class Neighbourhoods:
     def avoid(self, key: Hashable) -> None:
         """Remembers that this one is not worth reading, whatever else happens."""
         self._crowded[key] = None
-        if len(self._crowded) > MOST_CROWDED:
+        if len(self._crowded) > MOST_REMEMBERED:
             self._crowded.popitem(last=False)
 
     def forget(self) -> None:

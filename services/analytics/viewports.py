@@ -54,7 +54,7 @@ class Viewports:
             if covered is not None and chosen is not None:
                 return standing, self._remember(standing, key, chosen, covered)
         # While the read model moves all the time, what is read around is of no use to the next one.
-        if standing is None or near is not None or place is None or self._neighbourhoods.is_crowded(place):
+        if place is None or not self._neighbourhoods.is_wanted(place) or standing is None or near is not None:
             wide = None
         else:
             # Until it is known to be worth it: a wide question may have to be asked again in a thread.
