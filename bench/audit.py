@@ -57,9 +57,9 @@ def bulk_rows() -> list[Row]:
     """Bulk append beside the least that keeps the same rows, and beside pymerkle."""
     batches = [batch(BATCH, first) for first in range(1, BULK, BATCH)]
     ours, bare, peer = medians(
-        lambda: _rate(BULK, lambda folder: _append(folder, batches)),
-        lambda: _rate(BULK, lambda folder: _insert_and_tree(folder, batches)),
-        lambda: _rate(BULK, lambda folder: _pymerkle(folder, batches)),
+        lambda: _appended(batches),
+        lambda: _inserted(batches),
+        lambda: _grown_by_peer(batches),
     )
     name = f"bulk append: tree, signature, fsync, batches of {BATCH}"
     (derived,) = medians(lambda: _derived(batches))
@@ -154,12 +154,18 @@ def _item() -> RecordItem:
     return RecordItem(record_id=record.record_id, record=record.SerializeToString())
 
 
-def _append(folder: Path, batches: Batches) -> None:
-    log = AccessLog(_url(folder), origin=ORIGIN, key=KEY)
-    log.open()
-    for records in batches:
-        log.append(records)
-    log.close()
+def _appended(batches: Batches) -> float:
+    """Records a second, from an open log to a closed one, as of the two peers."""
+    with _folder() as folder:
+        log = AccessLog(_url(folder), origin=ORIGIN, key=KEY)
+        log.open()
+
+        def append() -> None:
+            for records in batches:
+                log.append(records)
+            log.close()
+
+        return _timed(BULK, append)
 
 
 def _derived(batches: Batches) -> float:
@@ -173,12 +179,17 @@ def _derived(batches: Batches) -> float:
     return rate
 
 
-def _insert_and_tree(folder: Path, batches: Batches) -> None:
+def _inserted(batches: Batches) -> float:
+    with _folder() as folder:
+        connection = sqlite3.connect(folder / "bare.db", isolation_level=None)
+        connection.execute("PRAGMA journal_mode=wal")
+        connection.execute("PRAGMA synchronous=full")
+        connection.execute("CREATE TABLE log (idx INTEGER PRIMARY KEY, record_id TEXT UNIQUE, leaf BLOB, record BLOB)")
+        return _timed(BULK, lambda: _insert_and_tree(connection, batches))
+
+
+def _insert_and_tree(connection: sqlite3.Connection, batches: Batches) -> None:
     """What keeps the same records and ids, and their RFC 6962 tree in memory: no salt, signature, proof or filter."""
-    connection = sqlite3.connect(folder / "bare.db", isolation_level=None)
-    connection.execute("PRAGMA journal_mode=wal")
-    connection.execute("PRAGMA synchronous=full")
-    connection.execute("CREATE TABLE log (idx INTEGER PRIMARY KEY, record_id TEXT UNIQUE, leaf BLOB, record BLOB)")
     peaks, index = list[tuple[int, bytes]](), 0
     for records in batches:
         found = []
@@ -201,11 +212,16 @@ def _carry(peaks: list[tuple[int, bytes]], leaf: bytes) -> None:
     peaks.append((level, value))
 
 
-def _pymerkle(folder: Path, batches: Batches) -> None:
-    tree = pymerkle.SqliteTree(str(folder / "peer.db"), algorithm="sha256")
-    for records in batches:
-        tree.append_entries([record for _, record in records])
-    tree.close()
+def _grown_by_peer(batches: Batches) -> float:
+    with _folder() as folder:
+        tree = pymerkle.SqliteTree(str(folder / "peer.db"), algorithm="sha256")
+
+        def append() -> None:
+            for records in batches:
+                tree.append_entries([record for _, record in records])
+            tree.close()
+
+        return _timed(BULK, append)
 
 
 def _grow(log: AccessLog, first: int, until: int) -> None:
@@ -246,11 +262,6 @@ def _timed(count: int, work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return count / (time.perf_counter() - began)
-
-
-def _rate(count: int, work: Callable[[Path], None]) -> float:
-    with _folder() as folder:
-        return _timed(count, lambda: work(folder))
 
 
 @contextmanager
