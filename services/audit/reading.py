@@ -9,9 +9,10 @@ from services.audit.domain import Governance
 from services.audit.governing import Governing
 from services.audit.integrity import Integrity
 from services.audit.log import AccessLog
-from services.audit.masking import Mask, Pseudonyms, Viewer
+from services.audit.masking import Mask, Viewer
 from services.audit.replay import Page, Reading, Span, in_messages
 from services.kernel.clock import Clock
+from services.kernel.pseudonyms import Pseudonyms
 from services.kernel.rpc.call import Call
 from services.kernel.store.base import Position
 
