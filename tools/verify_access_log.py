@@ -31,6 +31,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 HASH, SALT, WIDTH = 32, 32, 256
 LOG, WITNESS = b"\x01", b"\x04"
 MOST = 1 << 63
+# Operation, kind, resource, RPC (none) and author of a statement of erasure; the shortest schedule in seconds.
+STATEMENT = (6, 2, "access-log", None, "spiffe://planier/audit")
+LEAST_KEPT = 364 * 86_400
 
 
 class Unproved(Exception):  # noqa: N818 -- the outcome
@@ -305,10 +308,14 @@ def check_copy(folder: Path, trusted: Trust, remembered: Path | None) -> dict[st
 
 
 class Records:
-    """The records of a copy, matched with its entries one by one; a copy without the file holds none."""
+    """The records of a copy, matched with its entries one by one; a copy without the file holds none.
+
+    An erased one must be named by a statement of the log's own retention, a record that comes after it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.given = path.is_file()
+        self.unstated = set[int]()
         self.lines = read_records(path) if self.given else iter(())
         self.held = self.erased = self.masked = 0
 
@@ -322,15 +329,36 @@ class Records:
         if found[1] is None:
             self.erased += not found[2]
             self.masked += found[2]
+            self.unstated |= set() if found[2] else {index}
             return
         if entry != b"\x01" + sha256(found[1]).digest():
             raise Unproved("RECORD_ALTERED", f"record {index} is not the one that was logged")
         self.held += 1
+        # Most records are of accesses: those alone are read that may be a statement.
+        if self.unstated and b"access-log" in found[1]:
+            self.unstated -= set(erasures(decode(found[1][SALT:], ACCESS_RECORD)))
 
     def end(self, size: int) -> None:
         """No record lies beyond the tree."""
         if next(self.lines, None) is not None:
             raise Unproved("RECORD_UNKNOWN", f"there are more records than the {size} of the signed tree")
+        if self.unstated:
+            raise Unproved("ERASURE_UNAUTHORISED", f"no later record states that {min(self.unstated)} was erased")
+
+
+def erasures(record: Mapping[str, Any]) -> Iterator[int]:
+    """The indices whose erasure a record of the log's retention authorises: what was past a year by then."""
+    data, actor = record.get("data", {}), record.get("actor", {})
+    kind = record.get("operation"), record.get("kind"), record.get("resource"), record.get("rpc")
+    made, cutoff = (int((at or "0").partition(".")[0]) for at in (record.get("occurred_at"), data.get("period_end")))
+    if (*kind, actor.get("certificate_identity")) != STATEMENT or made - cutoff < LEAST_KEPT:
+        return
+    filters = data.get("filters", [])
+    for entry in filters if isinstance(filters, list) else [filters]:
+        for run in entry.get("value", "").split(",") if entry.get("key") == "indices" else ():
+            first, _, last = run.partition("-")
+            if first.isdecimal() and last.isdecimal():
+                yield from range(int(first), int(last) + 1)
 
 
 def entries_of(folder: Path, size: int) -> Iterator[bytes]:
@@ -391,7 +419,10 @@ ACTOR: Table = {
     1: "issuer", 2: "subject", 3: "certificate_identity", 4: "party", 5: "organisation", 6: "role", 7: "clearance_id",
     8: "session_id", 9: "agent_reference",
 }  # fmt: skip
-DATA: Table = {1: "sources", 2: "kinds", 4: "@period_start", 5: "@period_end", 6: "@as_of", 8: "#count"}
+FILTER: Table = {1: "key", 2: "value"}
+DATA: Table = {
+    1: "sources", 2: "kinds", 4: "@period_start", 5: "@period_end", 6: "@as_of", 7: ("filters", FILTER), 8: "#count",
+}  # fmt: skip
 DECISION: Table = {1: "%permit", 2: "clauses", 5: "policy_hash", 7: "@decision_time"}
 ACCESS_RECORD: Table = {
     1: "record_id", 2: "instance", 3: "#sequence", 4: "@occurred_at", 5: "#kind", 6: ("actor", ACTOR),

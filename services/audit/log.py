@@ -16,6 +16,8 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from google.protobuf.message import DecodeError
+from planier.audit.v1.record_pb2 import AccessRecord
 from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
@@ -23,7 +25,7 @@ from services.audit import merkle, nodes
 from services.audit.checkpoint import Checkpoint
 from services.audit.database import Row, exclusive, insert, rows, run, snapshot
 from services.audit.derived import catch_up
-from services.audit.entry import SALT_SIZE, VERSION, entry_of, parse_record
+from services.audit.entry import SALT_SIZE, VERSION, entry_of
 from services.audit.hand_over import Keys
 from services.audit.note import NoteVerifier, sign_note
 from services.audit.schema import BODIES, CHECKPOINTS, COLUMNS, DERIVED, RECORDS, create_schema
@@ -71,6 +73,8 @@ class SignedHead:
     checkpoint: Checkpoint
     note: str
 
+
+_LEAF = b"\x00" + VERSION
 
 Known = dict[str, tuple[int, bytes, bytes | None, bytes | None]]
 
@@ -152,23 +156,22 @@ class AccessLog:
         Raises:
             LogFenced: another process has opened the log since; nothing was written.
         """
-        fit = [_is_record_of(*item) for item in items]
         with self._turn:
             try:
-                return self._append(items, fit, look=False)
+                return self._append(items, look=False)
             except (IntegrityError, self.engine.dialect.loaded_dbapi.IntegrityError):
                 # Some are known already, as after a client's second try: nothing was written, and they are looked up.
-                return self._append(items, fit, look=True)
+                return self._append(items, look=True)
 
-    def _append(self, items: Sequence[tuple[str, bytes]], fit: Sequence[bool], *, look: bool) -> list[Appended]:
+    def _append(self, items: Sequence[tuple[str, bytes]], *, look: bool) -> list[Appended]:
         with exclusive(self.engine) as connection:
             ((epoch, last),) = rows(connection, _HEAD)
             if epoch != self._epoch:
                 raise LogFenced("another process has opened the log since")
             frontier = self._current_frontier(connection, _size_after(last))
-            ids = [record_id for (record_id, _), is_fit in zip(items, fit, strict=True) if is_fit] if look else []
-            batch = _Batch(frontier.size, _known(connection, ids), self._random_bytes(SALT_SIZE * len(items)))
-            results = [batch.add(*item, is_fit) for item, is_fit in zip(items, fit, strict=True)]
+            known = _known(connection, [record_id for record_id, _ in items if "\0" not in record_id]) if look else {}
+            batch = _Batch()
+            batch.lay_out(items, frontier.size, known, self._random_bytes(SALT_SIZE * len(items)))
             grown, runs = frontier.grow(batch.leaves)
             insert(connection, RECORDS, batch.records)
             insert(connection, BODIES, batch.bodies)
@@ -176,7 +179,7 @@ class AccessLog:
             self._store(connection, self._unstored)
         self._frontier = grown
         self._unstored = self._sign(grown) if batch.leaves else None
-        return results
+        return batch.results
 
     def catch_up(self) -> int:
         """Derives what replay filters on for every durable record, before any look; returns until which index."""
@@ -283,47 +286,53 @@ class AccessLog:
 
 
 class _Batch:
-    """The rows of one append, built in order so that an item sees those before it."""
+    """The rows of one append, laid out in order so that an item sees those before it."""
 
-    def __init__(self, first: int, known: Known, salts: bytes) -> None:
-        self._next = first
-        self._known = known
-        self._salts = salts
+    def __init__(self) -> None:
         self.leaves: list[bytes] = []
         self.records: list[Row] = []
         self.bodies: list[Row] = []
+        self.results: list[Appended] = []
 
-    def add(self, record_id: str, record: bytes, is_fit: bool) -> Appended:
-        """Adds one record's rows, or says why not."""
-        if not is_fit:
-            return Appended(Outcome.INVALID, record_id)
-        known = self._known.get(record_id)
-        if known is not None:
-            index, leaf, salt, stored = known
-            if stored != record or salt is None:
-                return Appended(Outcome.CONFLICT, record_id)
-            return Appended(Outcome.RECORDED, record_id, index, leaf)
-        offset = len(self.leaves) * SALT_SIZE
-        salt, index = self._salts[offset : offset + SALT_SIZE], self._next
-        # leaf_of(salt, record), written out: this is the hot path.
-        leaf = sha256(b"\x00" + VERSION + sha256(salt + record).digest()).digest()
-        self._next += 1
-        self._known[record_id] = index, leaf, salt, record
-        self.leaves.append(leaf)
-        self.records.append((index, record_id, leaf))
-        self.bodies.append((index, salt, record, None, None))
-        return Appended(Outcome.RECORDED, record_id, index, leaf)
+    def lay_out(self, items: Sequence[tuple[str, bytes]], first: int, known: Known, salts: bytes) -> None:
+        """Adds each item's rows and its result, or says why not; `known` learns what is added. The hot path."""
+        leaves, records, bodies, results = self.leaves, self.records, self.bodies, self.results
+        parse, new, recorded, prefix, index = AccessRecord.FromString, tuple.__new__, Outcome.RECORDED, _LEAF, first
+        for record_id, record in items:
+            try:
+                is_fit = parse(record).record_id == record_id != ""
+            except DecodeError:
+                is_fit = False
+            # No engine looks for an id that holds NUL.
+            if not is_fit or "\0" in record_id:
+                results.append(Appended(Outcome.INVALID, record_id))
+                continue
+            if record_id in known:
+                results.append(_again(record_id, record, known[record_id]))
+                continue
+            offset = (index - first) * SALT_SIZE
+            salt = salts[offset : offset + SALT_SIZE]
+            # leaf_of(salt, record), written out.
+            leaf = sha256(prefix + sha256(salt + record).digest()).digest()
+            known[record_id] = index, leaf, salt, record
+            leaves.append(leaf)
+            records.append((index, record_id, leaf))
+            bodies.append((index, salt, record, None, None))
+            results.append(new(Appended, (recorded, record_id, index, leaf)))
+            index += 1
+
+
+def _again(record_id: str, record: bytes, known: tuple[int, bytes, bytes | None, bytes | None]) -> Appended:
+    """The first result of an id that the log holds; CONFLICT for other bytes, or where it is erased."""
+    index, leaf, salt, stored = known
+    if stored != record or salt is None:
+        return Appended(Outcome.CONFLICT, record_id)
+    return Appended(Outcome.RECORDED, record_id, index, leaf)
 
 
 def leaf_of(salt: bytes, record: bytes) -> bytes:
     """The leaf hash of a record under its salt."""
     return merkle.leaf_hash(entry_of(salt, record))
-
-
-def _is_record_of(record_id: str, content: bytes) -> bool:
-    # No engine looks for an id that holds NUL.
-    parsed = parse_record(content) if record_id and "\0" not in record_id else None
-    return parsed is not None and parsed.record_id == record_id
 
 
 def _size(connection: Connection) -> int:
@@ -346,8 +355,6 @@ def _load_frontier(connection: Connection) -> merkle.Frontier:
 
 def _known(connection: Connection, ids: Sequence[str]) -> Known:
     """Which of these records the log holds already."""
-    if not ids:
-        return {}
     if connection.dialect.name == "sqlite":
         found = rows(connection, _KNOWN_SQLITE, (json.dumps(ids),))
     else:

@@ -9,14 +9,13 @@ from services.audit.database import insert, rows
 from services.audit.merkle import HASH_SIZE
 from services.audit.schema import NODES
 
-# The most hashes of a run: as many as a tile has, so that one hash is never sought in megabytes.
-WIDTH = 256
-# A join, because SQLite scans the whole table for a row value IN (VALUES …).
+# The most hashes of a run: a longer one would leave its page for others, and a proof of a large log reads some 20 runs.
+WIDTH = 16
+# One descent of the index a node: SQLite scans the whole table for a row value IN (VALUES …).
 _INNER = (
     "WITH wanted (level, idx) AS (VALUES @) SELECT w.level, w.idx,"
-    " substr(n.hashes, CAST(1 + 32 * (w.idx - n.first) AS INTEGER), 32) FROM wanted w JOIN tree_runs n"
-    " ON n.level = w.level AND n.first ="
-    " (SELECT max(m.first) FROM tree_runs m WHERE m.level = w.level AND m.first <= w.idx)"
+    " (SELECT substr(n.hashes, CAST(1 + 32 * (w.idx - n.first) AS INTEGER), 32) FROM tree_runs n"
+    " WHERE n.level = w.level AND n.first <= w.idx ORDER BY n.first DESC LIMIT 1) FROM wanted w"
 )
 _LEAVES = "SELECT idx, leaf_hash FROM access_records WHERE idx IN (@)"
 _SPAN = (

@@ -28,7 +28,7 @@ from services.audit.schema import BODIES
 from services.audit.tiles_door import TilesDoor
 from services.audit.witness.protocol import AddCheckpoint
 from services.kernel.https import HttpRequest
-from tests.fixtures.audit import KEY, ORIGIN, access_record, items, opened, sqlite_url
+from tests.fixtures.audit import KEY, ORIGIN, access_record, items, opened, sqlite_url, statement
 from tools import verify_access_log as auditor
 
 CITY, PREFECTURE = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (7, 8))
@@ -41,6 +41,7 @@ FIRST, SECOND, SIZE = 300, 420, 600
 # Of the other party's person: its entry proves, its record stays with that party.
 MASKED = 12
 RECORDS = [access_record(number) for number in range(1, SIZE + 1)]
+RECORDS[9] = statement(4, 5)
 PROVED = RECORDS[257]
 
 
@@ -266,6 +267,9 @@ ALTERED: dict[str, tuple[tuple[str, ...], Callable[[Path], object], str]] = {
         COPY, lambda f: line_of(f / "copy/records.jsonl", 7, altered_record), "RECORD_ALTERED"
     ),
     "a lost record": (COPY, lambda f: without_line(f / "copy/records.jsonl", 7), "RECORD_MISSING"),
+    "an erasure that nobody stated": (
+        COPY, lambda f: line_of(f / "copy/records.jsonl", 20, lambda _: '{"index": 20}'), "ERASURE_UNAUTHORISED"
+    ),
     "one entry twice": (COPY, lambda f: repeated(f / "copy"), "ENTRY_REPEATED"),
 }  # fmt: skip
 

@@ -71,7 +71,7 @@ def large() -> dict[merkle.Node, bytes]:
     return dict(merkle.single(inner)) | {(0, index): value for index, value in enumerate(LARGE_LEAVES)}
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_proofs_of_large_trees(large: dict[merkle.Node, bytes], data: st.DataObject) -> None:
     size = data.draw(st.integers(1, LARGE))
@@ -88,6 +88,7 @@ def test_proofs_of_large_trees(large: dict[merkle.Node, bytes], data: st.DataObj
     assert merkle.verify_consistency(first, size, root(first), root(size), grown)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 60), max_size=8))
 def test_growing_in_batches_is_growing_at_once(counts: list[int]) -> None:
     frontier, grown, total = merkle.EMPTY, list[merkle.Run](), min(sum(counts), 300)
@@ -101,7 +102,7 @@ def test_growing_in_batches_is_growing_at_once(counts: list[int]) -> None:
     assert inner == {node: value for node, value in merkle.tree_nodes(ENTRIES[:total]).items() if node[0]}
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_proofs_of_larger_trees_agree_with_pymerkle(data: st.DataObject) -> None:
     size = data.draw(st.integers(1, 300))
@@ -121,7 +122,7 @@ def test_proofs_of_larger_trees_agree_with_pymerkle(data: st.DataObject) -> None
     assert merkle.verify_consistency(first, size, peer.get_root(first), root, consistency)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_no_altered_proof_holds(data: st.DataObject) -> None:
     size = data.draw(st.integers(2, 300))

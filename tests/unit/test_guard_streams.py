@@ -10,14 +10,14 @@ from planier.access.v1.access_pb2 import CheckItem, CheckVerdict
 from planier.audit.v1.audit_pb2 import ReplayRequest, ReplayResponse
 from planier.audit.v1.record_pb2 import AccessRecord
 from planier.common.v1.event_pb2 import ReadEventsRequest, ReadEventsResponse
-from planier.common.v1.release_pb2 import PURPOSE_OVERSIGHT
+from planier.common.v1.release_pb2 import PURPOSE_OVERSIGHT, Receipt
 
 from services.kernel.errors import Problem, precondition
 from services.kernel.guard.ports import Decision
 from services.kernel.guard.receipts import verify_receipt
 from services.kernel.guard.streams import Pace
 from services.kernel.rpc.call import Call
-from tests.fixtures.guard import LOG_KEY, Bench, consultation, deny, held, no_log, permit, turns
+from tests.fixtures.guard import LOG_KEY, Bench, consultation, deny, held, no_log, permit, receipt_for, turns
 
 REQUEST = ReplayRequest(consultation=consultation(PURPOSE_OVERSIGHT))
 # Fast turns; what is measured is the order of things.
@@ -30,12 +30,14 @@ class Source:
     def __init__(self) -> None:
         self.queue: asyncio.Queue[ReplayResponse | Exception | None] = asyncio.Queue()
         self.stopped = False
+        self.described: list[str] = []
 
     def put(self, *sizes: int) -> None:
         for size in sizes:
             self.queue.put_nowait(ReplayResponse(tree_size=size))
 
     async def replay(self, _: ReplayRequest, call: Call) -> AsyncGenerator[ReplayResponse, None]:
+        call.data.sources.extend(self.described)
         try:
             while (message := await self.queue.get()) is not None:
                 if isinstance(message, Exception):
@@ -134,6 +136,48 @@ async def test_a_refusal_before_the_first_message_is_recorded_as_one() -> None:
     (record,) = bench.log.records
     assert (problem.reason, record.refusal_reason) == ("LOG_EMPTY", "LOG_EMPTY")
     assert bench.steps == ["check", "REFUSAL"]
+
+
+async def test_the_opening_says_what_is_looked_at_and_so_does_its_refusal() -> None:
+    bench, source = Bench(service="audit"), Source()
+    source.described = ["cortege"]
+    source.put(1)
+    stream = opened(bench, source)
+    await anext(stream)
+    assert list(bench.log.records[0].data.sources) == ["cortege"]
+    assert bench.log.records[0].data.count == 1
+    await stream.aclose()
+    source.queue.put_nowait(precondition("LOG_EMPTY", "nothing yet"))
+    await until_closed(opened(bench, source))
+    assert list(bench.log.records[-1].data.sources) == ["cortege"]
+
+
+async def test_an_opening_whose_record_takes_longer_than_its_permit_is_refused_and_recorded_so() -> None:
+    bench, source = Bench(service="audit"), Source()
+    source.put(1)
+
+    def slow(record: AccessRecord) -> Receipt:
+        bench.clock.advance(2.1)
+        return receipt_for(record)
+
+    bench.log.answer = slow
+    assert (await until_closed(opened(bench, source))).reason == "PERMIT_LAPSED"
+    assert bench.steps == ["check", "STREAM_OPENED", "REFUSAL"]
+    opening, refusal = bench.log.records
+    assert (refusal.continues_record_id, refusal.refusal_reason) == (opening.record_id, "PERMIT_LAPSED")
+
+
+async def test_a_stream_whose_lease_ended_while_its_opening_was_recorded_releases_nothing() -> None:
+    bench = Bench(service="audit", pace=Pace(recheck=0.001, answer=1.0, lease=1.0, renew_before=0.5))
+    source = Source()
+    source.put(1)
+
+    def slow(record: AccessRecord) -> Receipt:
+        bench.clock.advance(1.5)
+        return receipt_for(record)
+
+    bench.log.answer = slow
+    assert (await until_closed(opened(bench, source))).reason == "RECORD_UNAVAILABLE"
 
 
 async def test_a_denied_opening_never_reaches_the_handler() -> None:

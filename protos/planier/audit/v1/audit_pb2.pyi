@@ -459,7 +459,7 @@ class LogFault(_message.Message):
     index: _builtins.int
     fault: _builtins.str
     """"RECORD_ALTERED", "COLUMN_ALTERED", "LEAF_ALTERED", "NODE_ALTERED", "ROOT_MISMATCH", "SIGNATURE_INVALID",
-    "COSIGNATURE_INVALID", "KEY_INVALID", "ENTRY_MISSING", "ENTRY_REPEATED".
+    "COSIGNATURE_INVALID", "KEY_INVALID", "ENTRY_MISSING", "ENTRY_REPEATED", "ERASURE_UNAUTHORISED".
     """
     def __init__(
         self,

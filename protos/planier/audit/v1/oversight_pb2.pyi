@@ -672,7 +672,7 @@ class CorruptPart(_message.Message):
     end_index: _builtins.int
     """Exclusive."""
     fault: _builtins.str
-    """As of VerifyLog, or "ERASURE_UNAUTHORISED"."""
+    """As of VerifyLog."""
     def __init__(
         self,
         *,
