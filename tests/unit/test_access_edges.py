@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from planier.access.v1.access_pb2 import DECISION_KIND_RENEW
-from planier.access.v1.events_pb2 import REVOCATION_REASON_MISUSE, ClearanceGranted
+from planier.access.v1.events_pb2 import PARTY_PREFECTURE, REVOCATION_REASON_MISUSE, ClearanceGranted
 
 from services.access import list_version
 from services.access.clearances import Standing
@@ -85,7 +85,9 @@ def test_a_set_of_keys_that_does_not_verify_takes_one_number_of_the_list() -> No
 def test_a_threshold_is_of_keys_that_there_are(threshold: int, count: int) -> None:
     content = list_version.keys_content(1, threshold, [bytes([number]) * 32 for number in range(count)])
     with pytest.raises(Problem) as problem:
-        list_version.verify_keys(content, list_version.sign_keys(content, access.PREFECTURE_KEY), access.PINNED[2])
+        list_version.verify_keys(
+            content, list_version.sign_keys(content, access.PREFECTURE_KEY), access.PINNED[PARTY_PREFECTURE]
+        )
     assert said(problem.value).reason == "LIST_KEYS_INVALID"
 
 
