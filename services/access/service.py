@@ -13,7 +13,7 @@ from planier.common.v1.release_pb2 import InstrumentReference
 
 from services.access import listing
 from services.access.acts import digest
-from services.access.checker import Checks
+from services.access.checker import Checks, recognise
 from services.access.clearances import Content, areas_of
 from services.access.convention import Convention, Identity, office_of
 from services.access.decision_service import DecisionMethods
@@ -55,6 +55,7 @@ from services.kernel.pseudonyms import Pseudonyms
 from services.kernel.rpc.call import Call
 from services.kernel.screening import detector_of
 from services.kernel.store.base import EventStore
+from services.kernel.traces import MOST_TOGETHER
 
 # Every service takes the token of a person; each asks access again at every request.
 AUDIENCES = ("access", "analytics", "audit", "ingest")
@@ -321,9 +322,17 @@ class AccessServicer(ListMethods, EngagementMethods, DecisionMethods, RecheckMet
             next_page_token=page.next_page_token,
         )
 
+    def recognise_Check(self, request: pb.CheckRequest) -> bool:
+        """Most batches keep the contract's rules; saying so costs less than judging each."""
+        return recognise(request.items)
+
     async def Check(self, request: pb.CheckRequest, call: Call) -> pb.CheckResponse:  # noqa: ARG002 -- the server calls it so
         """Decides a batch under the state at the store's head as of its arrival or later."""
         return await self._checks.decide(request.items)
+
+    def recognise_StreamChecks(self, request: pb.StreamChecksRequest) -> bool:
+        """As Check; of the traces there are no more than a message may name."""
+        return recognise(request.batch.items) and len(request.traceparents) <= MOST_TOGETHER
 
     async def StreamChecks(self, request: pb.StreamChecksRequest, call: Call) -> pb.StreamChecksResponse:  # noqa: ARG002 -- the server calls it so
         """One batch of a stream, decided as `Check` decides it."""

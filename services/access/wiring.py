@@ -73,7 +73,7 @@ def core_of(store: EventStore, ids: Ids) -> Core:
     """The core over a store."""
     policy = Policy.load()
     cache = StateCache(store, policy)
-    return Core(cache, Register(store, cache, ids), Checks(cache, policy), policy)
+    return Core(cache, Register(store, cache, ids), Checks(cache), policy)
 
 
 def founding_of(settings: AccessSettings) -> Founding:

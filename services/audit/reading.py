@@ -41,6 +41,8 @@ class LogReader:
         """
         mask = await self.mask(call)
         size, root = await asyncio.to_thread(self._state)
+        # Not before: what is pinned is filtered to its last record.
+        await asyncio.to_thread(self._log.catch_up)
         first, limit = min(first, size), min(limit, size)
         call.data_position = Position(self._log.origin, size, root)
         call.data.count = min(size - first, limit or size)

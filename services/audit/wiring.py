@@ -121,7 +121,7 @@ async def assemble(
         telemetry=telemetry,
     )
     retention = Retention(log, governing, integrity, guard.record_own, clock, ids)
-    upkeep = Upkeep(watch, retention, settings.watch_seconds)
+    upkeep = Upkeep(log, watch, retention, settings.watch_seconds)
     servicer = AuditServicer(
         log, writer, signer, key.public_key(), reader, witnesses=witnesses,
         cosigning=outside.cosigning if witnesses else None,
