@@ -46,7 +46,7 @@ TESTS = {
 }
 # What these do not notice is put before the rest.
 REST = ("domain", "clearance_life", "clearance_bounds", "agreement", "amendments", "engagements", "list", "deed",
-        "names", "term", "purposes")  # fmt: skip
+        "names", "term", "purposes", "edges")  # fmt: skip
 # Imported before forking: what is slow and not the domain.
 WARM = ("cedarpy", "cryptography.hazmat.primitives.asymmetric.ed25519", "planier.access.v1.access_pb2",
         "planier.access.v1.list_events_pb2", "planier.access.v1.engagement_events_pb2", "stdnum.fr.siret", "yaml",

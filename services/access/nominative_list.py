@@ -169,15 +169,14 @@ def require_listed(state: State, person: Person, at: datetime) -> None:
         raise precondition("LISTED_PERSON_BARRED", "this listed person was refused or suspended", VALIDATION)
 
 
-def require_reliable(listing: Listing, at: datetime) -> Version:
-    """The version in force. Raises Problem where there is none, it is not verified, or it expired."""
+def require_reliable(listing: Listing, at: datetime) -> None:
+    """Raises Problem where there is no version in force, it is not verified, or it expired."""
     if listing.highest == 0:
         raise precondition("LIST_MISSING", "the Préfecture has no validated list", LIST)
     if listing.current is None or listing.current.number != listing.highest:
         raise precondition("LIST_UNVERIFIED", "the newest version of the list does not verify", VALIDATION)
     if at >= listing.current.expires_at:
         raise precondition("LIST_EXPIRED", "the list in force expired", VALIDATION)
-    return listing.current
 
 
 def decide(state: State, command: ListCommand, at: datetime) -> tuple[ListEvent, ...]:

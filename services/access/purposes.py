@@ -2,8 +2,8 @@
 
 `p` is within `q` where whoever does `q` does `p` too: zones of tension are identified by crossing sources, and crossing
 begins with knowing what happens. The purposes on the system are within themselves only, those refused by name within
-nothing. The order says what is broader, and what several purposes have in common. It widens nothing: a text and a
-clearance permit the purposes that they name, not those within them.
+nothing. The order says what is broader, and widens nothing: a text and a clearance permit the purposes that they name,
+not those within them.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -47,13 +47,6 @@ class Standing(Enum):
 def is_within(purpose: Purpose.ValueType, other: Purpose.ValueType) -> bool:
     """Whether a purpose is the other, or narrower. Of the closed vocabulary only: elsewhere False."""
     return purpose in WITHIN.get(other, ())
-
-
-def meet(purposes: Iterable[Purpose.ValueType]) -> Purpose.ValueType | None:
-    """The broadest purpose that is within each of them; None where there is none, and what rests on them is denied."""
-    ideals = [WITHIN.get(purpose, frozenset[Purpose.ValueType]()) for purpose in purposes]
-    common = frozenset.intersection(*ideals) if ideals else frozenset[Purpose.ValueType]()
-    return next((one for one in common if common <= WITHIN[one]), None)
 
 
 def standing(purpose: Purpose.ValueType, permitted: Collection[Purpose.ValueType]) -> Standing:

@@ -69,7 +69,8 @@ async def _show(
         shown = MessageToDict(document, preserving_proto_field_name=True)
         print_json({**shown, "text_hash": document.text_hash.hex()})
         return
-    console.print(document.text, markup=False, highlight=False)
+    # Lines stay whole: what is shown is what is hashed.
+    console.print(document.text, markup=False, highlight=False, soft_wrap=True)
     console.print(f"[dim]SHA-256 {document.text_hash.hex()}[/dim]")
 
 

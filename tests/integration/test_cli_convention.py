@@ -1,65 +1,14 @@
 """The convention from the command line: its term, an amendment and what it changes, a delegate, a list of decisions."""
 
-import asyncio
-import json
-import os
-import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from services.access.people import Person
-from services.stack.layout import ROOT
-from tests.fixtures import access, audit
+from tests.fixtures import access
 from tests.fixtures.access_issuer import TestIssuer, issuer_running
-from tests.fixtures.access_service import Service, running, settings_in
-from tests.fixtures.stack import Outcome
-
-PEOPLE = {
-    "dga": access.DGA_PERSON,
-    "dpo": Person("Denis", "Roux"),
-    "prefecture-dpo": Person("Zoé", "Noir"),
-    "coordinator": Person("Inès", "Malmousque"),
-}
-
-
-@dataclass
-class Desk:
-    """The command line before one running access service."""
-
-    home: Path
-    service: Service
-
-    async def planier(self, *arguments: str) -> Outcome:
-        program = Path(sys.executable).parent / "planier"
-        child = await asyncio.create_subprocess_exec(
-            str(program),
-            *arguments,
-            env={**os.environ, "PLANIER_HOME": str(self.home), "COLUMNS": "200", "NO_COLOR": "1"},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        output, errors = await child.communicate()
-        return Outcome(child.returncode or 0, output.decode(), errors.decode())
-
-    async def sign_in(self, subject: str) -> None:
-        answer, _ = await self.service.login(subject, PEOPLE[subject])
-        content = {
-            "subject": subject,
-            "access_token": answer.access_token,
-            "session_token": answer.session_token,
-            "expires_at": answer.expires_at.ToDatetime(UTC).isoformat(),
-            "binding": "CONFIRMED",
-        }
-        folder = self.home / "client"
-        folder.mkdir(exist_ok=True)
-        (folder / f"session-{subject}.json").write_text(json.dumps(content))
+from tests.fixtures.desk import Desk, desk_before, done, keys, written
 
 
 @pytest.fixture
@@ -70,45 +19,8 @@ def issuer() -> Iterator[TestIssuer]:
 
 @pytest.fixture
 async def desk(tmp_path: Path, issuer: TestIssuer) -> AsyncIterator[Desk]:
-    settings = settings_in(tmp_path, issuer)
-    for name in ("cli.pem", "cli.key"):
-        (tmp_path / name.replace("cli", "workstation")).write_bytes((tmp_path / name).read_bytes())
-    for name, key in (("city", access.CITY_KEY), ("prefecture", access.PREFECTURE_KEY)):
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        (tmp_path / f"{name}.pem").write_bytes(pem)
-        (tmp_path / f"{name}.pem").chmod(0o600)
-    log_key = audit.KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    (tmp_path / "log.pub").write_bytes(log_key)
-    async with running(settings, issuer, tmp_path) as service:
-        profile = {
-            "addresses": {"access": f"127.0.0.1:{service.port}"},
-            "issuer": issuer.url,
-            "client_id": "planier",
-            "certificates": str(tmp_path),
-            "log_key": str(tmp_path / "log.pub"),
-            "territory": str(ROOT / "deploy" / "territory" / "marseille.json"),
-            "annex": str(ROOT / "deploy" / "annex" / "annex-1.json"),
-        }
-        (tmp_path / "stack.json").write_text(json.dumps(profile))
-        await service.found()
-        desk = Desk(tmp_path, service)
-        for subject in ("dga", "dpo", "prefecture-dpo"):
-            await desk.sign_in(subject)
-        yield desk
-
-
-def keys(desk: Desk, *parties: str) -> list[str]:
-    return [part for party in parties for part in (f"--{party}-key", str(desk.home / f"{party}.pem"))]
-
-
-def done(outcome: Outcome) -> Any:
-    assert outcome.status == 0, outcome.output + outcome.errors
-    return outcome.content
-
-
-def written(path: Path, content: Any) -> str:
-    path.write_text(yaml.safe_dump(content))
-    return str(path)
+    async with desk_before(tmp_path, issuer, people=("dga", "dpo", "prefecture-dpo")) as opened:
+        yield opened
 
 
 async def test_an_amendment_creates_house_rules_a_delegate_and_urgency(desk: Desk) -> None:

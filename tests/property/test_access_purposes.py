@@ -10,7 +10,7 @@ from planier.common.v1.release_pb2 import Purpose
 from services.access.convention import State
 from services.access.decisions import Decider
 from services.access.policy import Policy
-from services.access.purposes import ON_FACTS, WITHIN, Standing, inherited, is_within, meet, standing
+from services.access.purposes import ON_FACTS, WITHIN, Standing, inherited, is_within, standing
 from tests.fixtures import access
 
 KNOWN = st.sampled_from(sorted(WITHIN))
@@ -26,27 +26,6 @@ def test_the_order_is_reflexive_antisymmetric_and_transitive(
     assert is_within(first, first)
     assert first == second or not (is_within(first, second) and is_within(second, first))
     assert is_within(first, third) or not (is_within(first, second) and is_within(second, third))
-
-
-@given(st.lists(ANY, min_size=1, max_size=4), KNOWN)
-def test_the_meet_is_the_greatest_lower_bound_or_there_is_none(
-    purposes: list[Purpose.ValueType], other: Purpose.ValueType
-) -> None:
-    found = meet(purposes)
-    below_all = all(is_within(other, one) for one in purposes)
-    if found is None:
-        assert not below_all
-    else:
-        assert all(is_within(found, one) for one in purposes)
-        assert not below_all or is_within(other, found)
-
-
-@given(KNOWN, KNOWN)
-def test_what_two_whole_ideals_permit_together_is_what_is_within_their_meet(
-    first: Purpose.ValueType, second: Purpose.ValueType
-) -> None:
-    common = meet([first, second])
-    assert inherited([WITHIN[first], WITHIN[second]]) == (WITHIN[common] if common is not None else frozenset())
 
 
 @cache

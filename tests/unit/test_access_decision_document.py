@@ -18,6 +18,7 @@ from planier.access.v1.events_pb2 import (
     ROLE_AUDITOR,
     ROLE_PREFECTURE_USER,
     ROLE_PROVIDER_RECIPIENT,
+    ClearanceGranted,
     RevocationReason,
     Role,
 )
@@ -26,7 +27,7 @@ from planier.common.v1.release_pb2 import PURPOSE_OVERSIGHT, PURPOSE_SITUATION
 from services.access import decision_document as documents
 from services.access.clearances import Area, Ruling
 from services.access.convention import Person, State
-from services.access.domain import Decision, ResumeClearance, RevokeClearance
+from services.access.domain import Decision, ResumeClearance, RevokeClearance, decide, evolve
 from services.access.instruments import DELEGATE, URGENT_CLEARANCE, YEARLY_REVIEW
 from services.access.people import Identity
 from services.kernel.errors import Problem
@@ -92,6 +93,13 @@ def test_a_grant_says_who_for_what_where_and_how_long() -> None:
     assert "Article 6 : Engagement de confidentialité\nL'habilitation prend effet une fois l'identité" in text
     assert "(texte de SHA-256 " in text
     assert "Article 7 : Exercice\nL'habilitation est révocable à tout moment" in text
+
+
+def test_a_grant_that_asked_for_no_undertaking_speaks_of_none() -> None:
+    (event,) = decide(founded(), grant_command(ONE), NOW)
+    assert isinstance(event, ClearanceGranted)
+    event.ClearField("undertaking_hash")
+    assert "Article 6 : Exercice" in text_of(evolve(founded(), event, NOW))
 
 
 def test_what_is_not_bounded_is_said_to_be_so() -> None:

@@ -21,7 +21,6 @@ from services.access.purposes import (
     faults,
     inherited,
     is_within,
-    meet,
     standing,
 )
 from services.kernel.guard.admission import PERMITTED_PURPOSES
@@ -43,24 +42,6 @@ def test_tension_is_broader_than_crossing_and_crossing_than_the_situation() -> N
     assert not is_within(PURPOSE_CROSSING, PURPOSE_SITUATION)
     assert not is_within(PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT)
     assert not is_within(INTELLIGENCE, INTELLIGENCE)
-
-
-@pytest.mark.parametrize(
-    ("purposes", "expected"),
-    [
-        ((PURPOSE_TENSION, PURPOSE_CROSSING), PURPOSE_CROSSING),
-        ((PURPOSE_TENSION, PURPOSE_SITUATION, PURPOSE_CROSSING), PURPOSE_SITUATION),
-        ((PURPOSE_OVERSIGHT,), PURPOSE_OVERSIGHT),
-        ((PURPOSE_OVERSIGHT, PURPOSE_SITUATION), None),
-        ((PURPOSE_TENSION, INTELLIGENCE), None),
-        ((PURPOSE_TENSION, PURPOSE_UNSPECIFIED), None),
-        ((), None),
-    ],
-)
-def test_what_purposes_have_in_common(
-    purposes: tuple[Purpose.ValueType, ...], expected: Purpose.ValueType | None
-) -> None:
-    assert meet(purposes) == expected
 
 
 @pytest.mark.parametrize(
