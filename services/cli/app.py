@@ -23,7 +23,17 @@ COMMANDS = (
     *("cortege", "convention", "clearance", "notice", "nominative_list", "engagement", "access", "audit", "demo"),
 )
 # What the groups with many commands take from elsewhere.
-PARTS = ("acts", "review", "proofs", "audit_replay", "audit_proof", "audit_governance", "audit_report", "audit_export")
+PARTS = (
+    "acts",
+    "review",
+    "decision",
+    "proofs",
+    "audit_replay",
+    "audit_proof",
+    "audit_governance",
+    "audit_report",
+    "audit_export",
+)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 PurposeOption = Annotated[str, typer.Option(help="Why, in the words of art6.purpose: SITUATION, CROSSING, TENSION.")]
