@@ -68,7 +68,7 @@ def test_a_reference_layer_is_named_and_the_answer_says_in_which_version(stack: 
     assert outcome.status == 0, outcome.output + outcome.errors
     answer = outcome.content
     assert (answer["layer"]["name"], answer["layer"]["hash"]) == ("bandes", kept.content["hash"])
-    assert answer["method"]["support"] == "layer"
+    assert answer["method"]["support"] == "polygons"
     assert {zone["name"] for zone in answer["zones"]} <= {f"Bande {number}" for number in range(8)}
     unknown = stack.planier("tension", "--layer", "inconnue", "--as", "duty-officer", "--json")
     assert unknown.status != 0
