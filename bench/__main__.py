@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import access, audit, conflicts, cost, ingest, oversight, read, recheck, revocation, start, tension
+from bench import access, audit, conflicts, cost, ingest, map_long, oversight, read, recheck, revocation, start, tension
 from bench import map as map_bench
 from bench.harness import OUT, Row, write
 
@@ -25,6 +25,7 @@ GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "tension": tension.rows,
     "conflicts": conflicts.rows,
     "map": map_bench.rows,
+    "map-long": map_long.rows,
 }
 
 

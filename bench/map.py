@@ -1,12 +1,11 @@
 """Viewports over 2.5 million facts beside DuckDB and PostGIS: from SQL, from the columns, as of a moment, through gRPC.
 
-BENCH_MAP_FACTS sets another number; BENCH_MAP_LONG=1 adds the columns' rows at ten times the number. Every way must
-find the same facts. A look gives 2,000 facts at most; above that ours counts all of them by cell, and a peer stops.
+BENCH_MAP_FACTS sets another number; bench/map_long.py goes to ten times it. Every way must find the same facts. A look
+gives 2,000 facts at most; above that ours counts all of them by cell, and a peer stops.
 """
 
 import asyncio
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -28,12 +27,11 @@ from sqlalchemy import Connection, Engine
 
 from bench.harness import ROUNDS, Row, medians, quantile, row
 from bench.ingest import _bare_target, _closed_loop, bare_sqlite
-from bench.map_data import END, SOURCES, Points, Viewport, events, index_rows, points, viewports
+from bench.map_data import END, SOURCES, Points, Viewport, events, points, viewports
 from bench.system import WORK
 from services.analytics.area import Area
-from services.analytics.columns import Columns
 from services.analytics.placement import E7
-from services.analytics.projections import FactProjection, code_of
+from services.analytics.projections import FactProjection
 from services.analytics.queries import MapQuery, scan
 from services.analytics.reading import open_for_reading
 from services.analytics.snapshot import Snapshot
@@ -67,20 +65,20 @@ def rows() -> list[Row]:
     data = points(FACTS)
     looks = viewports(data)
     with ExitStack() as stack:
-        folder = stack.enter_context(_folder())
+        folder = stack.enter_context(folder_here())
         url = f"sqlite:///{folder}/analytics.db"
         rebuilt, bare = _rebuild(data, url)
         engine = open_for_reading(url)
         stack.callback(engine.dispose)
-        duck = stack.enter_context(_duckdb(data, folder))
-        ours, past = _from_sql(engine, None), _from_sql(engine, END * 2_000_000)
+        duck = stack.enter_context(duckdb_over(data, folder))
+        ours, past = from_sql(engine, None), from_sql(engine, END * 2_000_000)
         snapshot = Snapshot(engine, in_background=False)
         snapshot.load()
         held = _from_columns(snapshot, engine)
-        wire = stack.enter_context(_served(url, folder))
+        wire, _ = stack.enter_context(served(url, folder))
         ways = [duck, ours, past, held, wire]
-        _agree(ways, looks)
-        peer, sql, as_of, columns, through = medians(*(partial(_p99, way, looks) for way in ways))
+        agree(ways, looks)
+        peer, sql, as_of, columns, through = medians(*(partial(p99, way, looks) for way in ways))
         size = snapshot.size / len(data)
         found = [
             row("viewport, SQL: p99", sql, "ms", "DuckDB, time-ordered table", peer, "<= 2"),
@@ -91,19 +89,18 @@ def rows() -> list[Row]:
             Row("columns in memory", size, "MB/million"),
         ]
         found += _postgis_rows(data, looks, ours, held)
-    if os.environ.get("BENCH_MAP_LONG"):
-        found += _long_rows(columns)
     return found
 
 
-def _agree(ways: Sequence[Look], looks: Sequence[Viewport]) -> None:
+def agree(ways: Sequence[Look], looks: Sequence[Viewport]) -> None:
     """Also the warm-up: all ways find as many, up to the limit."""
     for look in looks:
         counts = {min(way(look), LIMIT) for way in ways}
         assert len(counts) == 1, (look, counts)
 
 
-def _p99(way: Look, looks: Sequence[Viewport]) -> float:
+def p99(way: Look, looks: Sequence[Viewport]) -> float:
+    """Milliseconds a look."""
     return _quantile(way, looks, 0.99)
 
 
@@ -147,7 +144,9 @@ def _ours(connection: Connection, look: Viewport, as_of_us: int | None, snapshot
     return len(found) if tally is None else tally.shown().total
 
 
-def _from_sql(engine: Engine, as_of_us: int | None) -> Look:
+def from_sql(engine: Engine, as_of_us: int | None) -> Look:
+    """Ours, without the columns."""
+
     def look(viewport: Viewport) -> int:
         with engine.begin() as connection:
             return _ours(connection, viewport, as_of_us, None)
@@ -164,7 +163,8 @@ def _from_columns(snapshot: Snapshot, engine: Engine) -> Look:
 
 
 @contextmanager
-def _duckdb(data: Points, folder: Path) -> Iterator[Look]:
+def duckdb_over(data: Points, folder: Path) -> Iterator[Look]:
+    """The peer, over the facts in the order of time."""
     connection = duckdb.connect(str(folder / "peer.duckdb"))
     connection.execute("SET threads = 2")
     connection.register("arrays", _table(data))
@@ -191,8 +191,8 @@ def _table(data: Points) -> dict[str, Any]:
 
 
 @contextmanager
-def _served(url: str, folder: Path) -> Iterator[Look]:
-    """QueryMap over mTLS, in a process of its own; the answer parsed."""
+def served(url: str, folder: Path) -> Iterator[tuple[Look, int]]:
+    """QueryMap over mTLS, the answer parsed; and the process of its own that serves it."""
     issue(folder / "pki", ("analytics", "workstation"))
     program = [sys.executable, "-m", "bench.map_server", url, str(folder / "pki")]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as child, asyncio.Runner() as runner:
@@ -207,7 +207,7 @@ def _served(url: str, folder: Path) -> Iterator[Look]:
             return int(answer.total)
 
         try:
-            yield lambda viewport: runner.run(ask(viewport))
+            yield lambda viewport: runner.run(ask(viewport)), child.pid
             runner.run(channel.close())
         finally:
             child.terminate()
@@ -232,8 +232,8 @@ def _postgis_rows(data: Points, looks: Sequence[Viewport], ours: Look, held: Loo
         print("no PostGIS here (Debian: postgresql-15-postgis-3): its rows are left out")
         return []
     with _postgis(data) as peer:
-        _agree([peer, ours], looks)
-        theirs, sql, columns = medians(*(partial(_p99, way, looks) for way in (peer, ours, held)))
+        agree([peer, ours], looks)
+        theirs, sql, columns = medians(*(partial(p99, way, looks) for way in (peer, ours, held)))
     name = "PostGIS, GiST(geom) + btree(source, ts)"
     return [
         row("viewport, SQL: p99 ", sql, "ms", name, theirs, "<= 0.15"),
@@ -271,7 +271,7 @@ def _postgis(data: Points) -> Iterator[Look]:
 def _cluster() -> Iterator[str]:
     """Debian's PostgreSQL in a folder of its own; as root it must run as the user postgres."""
     port = free_ports(1)
-    with _folder() as folder:
+    with folder_here() as folder:
         as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
         if as_user:
             shutil.chown(folder, "postgres")
@@ -291,7 +291,8 @@ def _quietly(command: Sequence[str]) -> None:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def folder_here() -> Iterator[Path]:
+    """A folder on the disk of the checkout, for as long as it is used."""
     WORK.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="map-", dir=WORK))
     folder.chmod(0o755)
@@ -299,33 +300,3 @@ def _folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _long_rows(before: float) -> list[Row]:
-    """The columns alone at ten times the number, made from the same arrays that DuckDB gets."""
-    data = points(TIMES * FACTS)
-    looks = viewports(data)
-    columns = Columns()
-    columns.load(index_rows(data))
-    with _folder() as folder, _duckdb(data, folder) as duck:
-        ours = partial(_columns_alone, columns)
-        _agree([duck, ours], looks)
-        peer, held = medians(partial(_p99, duck, looks), partial(_p99, ours, looks))
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(
-        f"  columns of {len(columns):,} facts: {columns.size / 2**30:.2f} GiB; this whole process: {resident:.1f} GiB"
-    )
-    name = f"viewport, columns, {TIMES} times the facts: p99"
-    return [
-        row(name, held, "ms", "DuckDB, time-ordered table", peer, "<= 1"),
-        row(f"{name} ", held, "ms", f"the same on {FACTS:,}", before, "<= 5"),
-        row(f"columns of {len(columns):,} facts", columns.size / 2**30, "GiB", "the limit of GiB", 4.0, "<= 1"),
-    ]
-
-
-def _columns_alone(columns: Columns, look: Viewport) -> int:
-    query, codes = _query(look, None), [code_of(SOURCES[source]) for source in look.sources]
-    found = columns.select(query.area, (query.starts_us, query.ends_us), codes, (), (), ((), 0))
-    if found.count > LIMIT:
-        return sum(count for *_, count in found.counts({}))
-    return len(found.rows())

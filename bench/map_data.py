@@ -1,6 +1,6 @@
 """Synthetic facts of one city over 28 years, and what people look at; the same arrays for ours and for peers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -159,5 +159,10 @@ def index_rows(data: Points, size: int = 1_000_000) -> Iterator[Ints]:
 
 def _cells(data: Points, resolution: int) -> Ints:
     of: Any = h3.latlng_to_cell
-    pairs: Sequence[Any] = list(zip(data.latitude.tolist(), data.longitude.tolist(), strict=True))
-    return np.fromiter((of(latitude, longitude, resolution) for latitude, longitude in pairs), np.int64, len(pairs))
+    count = len(data)
+    # In parts: a list of all pairs of 25 million would be gigabytes.
+    parts = (slice(first, first + 100_000) for first in range(0, count, 100_000))
+    pairs = (
+        pair for part in parts for pair in zip(data.latitude[part].tolist(), data.longitude[part].tolist(), strict=True)
+    )
+    return np.fromiter((of(latitude, longitude, resolution) for latitude, longitude in pairs), np.int64, count)

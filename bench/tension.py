@@ -50,7 +50,7 @@ FEEDS = (
 )
 WEST, SOUTH, EAST, NORTH = 5.228, 43.169, 5.532, 43.391
 PAIR = "DuckDB counts by cell, then esda Gi*"
-BY_MONTH = "DuckDB counts by cell and month, then esda Gi* of one grid"
+PAIR_BY_MONTH = "DuckDB counts by cell and month, then esda Gi* of one grid"
 # In a fresh process, so that nothing was compiled or loaded before.
 COLD = """import time, bench.tension as tension
 city, began = tension.city(), time.perf_counter()
@@ -76,7 +76,9 @@ class City:
 
     def every_month(self) -> npt.NDArray[np.int8]:
         """Count by cell and month, Gi*, q and smoothed rate of every month, Mann-Kendall and category of every cell."""
-        table = np.bincount(self.cell * MONTHS + self.month, minlength=self.support.size * MONTHS)
+        place = self.cell * MONTHS
+        place += self.month
+        table = np.bincount(place, minlength=self.support.size * MONTHS)
         table = table.reshape(self.support.size, MONTHS)
         marshall(table, self.support.surfaces)
         return analyse_steps(table, self.support).categories()
@@ -212,9 +214,11 @@ def rows() -> Sequence[Row]:
     out = subprocess.run([sys.executable, "-c", COLD], capture_output=True, text=True, check=True).stdout
     return (
         row("tension: one grid of 2.4 M facts, Gi* and p", grid, "s", PAIR, pair, "<= 0.1"),
-        row("tension: 336 months, Gi*, q, EB, trend, categories", months, "s", BY_MONTH, pair_months, "<= 1"),
-        row("tension: the same, beside one grid of the pair", months, "s", PAIR, pair, ""),
-        row("tension: a whole answer, from the map's columns to zones", answer, "s", BY_MONTH, pair_months, ""),
+        # The strictest reading of "no slower than that pair alone": all months beside the pair's one grid, counted by
+        # cell alone. The pair that would at least count the months stands below it.
+        row("tension: 336 months, Gi*, q, EB, trend, categories", months, "s", PAIR, pair, "<= 1"),
+        row("tension: the same, beside a pair that counts by month", months, "s", PAIR_BY_MONTH, pair_months, ""),
+        row("tension: a whole answer, from the map's columns to zones", answer, "s", PAIR_BY_MONTH, pair_months, ""),
         row("tension: 999 conditional permutations", permuted, "s", "esda, warm", warm, "<= 1"),
         row("tension: the same, first call of a process", float(out), "s", "esda, warm", warm, "<= 1"),
         row("tension: greatest difference of z from esda, B", difference, "", "1e-9", 1e-9, "<= 1"),

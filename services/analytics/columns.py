@@ -226,22 +226,28 @@ class Columns:
         """Rows that the next merge would move or drop."""
         return self._tail_length + self.base.dead
 
-    def load(self, chunks: Iterable[Ints]) -> None:
-        """The base, from rows of FIELDS (one array of int64 a chunk, a line a field) in the order of the index."""
-        kept: dict[str, list[Ints]] = {name: [] for name in _TYPES}
+    def load(self, chunks: Iterable[Ints], expected: int = 0) -> None:
+        """The base, from rows of FIELDS (one array of int64 a chunk, a line a field) in the order of the index.
+
+        Where as many as `expected` come, no row is ever held twice.
+        """
+        columns = {name: np.empty(expected, dtype=kind) for name, kind in _TYPES.items()}
         keys: list[tuple[int, int]] = []
         lengths: list[int] = []
+        first = 0
         for chunk in chunks:
             table = dict(zip(FIELDS, chunk, strict=True))
             extend_runs(keys, lengths, table["bucket"], table["source"])
-            for name, kind in _TYPES.items():
+            last = first + chunk.shape[1]
+            for name in _TYPES:
                 given = table.get(name)
-                column = np.zeros(chunk.shape[1], dtype=kind) if given is None else self._coded(name, given)
-                kept[name].append(column.astype(kind))
-        columns = {}
-        for name, kind in _TYPES.items():
-            # One column at a time: at no moment are all of them held twice.
-            columns[name] = np.concatenate(kept.pop(name) or [np.empty(0, dtype=kind)])
+                if last > len(columns[name]):
+                    columns[name] = np.resize(columns[name], max(last, 2 * first))
+                columns[name][first:last] = 0 if given is None else self._coded(name, given)
+            first = last
+        for name, column in columns.items():
+            if first < len(column):
+                columns[name] = column[:first].copy()
         self.base = Block(columns)
         self._index(Segments(keys, lengths))
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from planier.analytics.v1.analytics_pb2 import ChangeKind
@@ -17,6 +18,7 @@ from sqlalchemy import Connection
 from services.analytics import columns, states
 from services.analytics.area import Area
 from services.analytics.bulk import marks, run, run_in_pages
+from services.analytics.counting import Counted, counted
 from services.analytics.placement import CELL_RESOLUTION, microseconds_of, parent, shape_of
 from services.analytics.projections import code_of
 from services.analytics.reading import remembered
@@ -27,6 +29,8 @@ from services.kernel.guard.grant import Grant
 from services.kernel.registry import Registry
 
 PAGE = 20_000
+# Rows fetched before it is known how many there are.
+_FEW = 500
 
 _COLUMNS = (
     "p.position, p.starts_us, p.ends_us, p.longitude, p.latitude, p.source, p.kind, p.status, p.cell, p.bucket,"
@@ -232,6 +236,12 @@ class Held:
         for cell, source, kind, count in counts:
             self.tally.add(cell, (source, kind), count)
 
+    def gather(self, counts: Iterable[Counted]) -> None:
+        """Counts that SQL made."""
+        self._overflow()
+        for one in counts:
+            self.tally.add_all((one.source, one.kind), one.cells, one.counts)
+
     def _overflow(self) -> None:
         self.overflown = True
         for row in self.rows:
@@ -287,20 +297,26 @@ class Scan:
         if not area.is_box:
             self.rows(table, held)
             return
-        if not held.overflown:
-            few = run(self._connection, "SELECT " + _COLUMNS + body + " LIMIT ?", (*values, limit + 1))
-            if len(few) <= limit:
-                held.add(few)
+        if held.overflown:
+            held.gather(self._counted(body, values, held))
+            return
+        pages = run_in_pages(self._connection, "SELECT " + _COLUMNS + body + " LIMIT ?", (*values, limit + 1), _FEW)
+        found = list(next(pages, ()))
+        if len(found) == _FEW:
+            # A row fetched costs what ten counted ones cost: how many there are is known before more are fetched.
+            counts = list(self._counted(body, values, held))
+            if sum(sum(one.counts) for one in counts) > limit:
+                held.gather(counts)
                 return
-        held.count(self._counted(body, values, held.tally.minimums))
+            found += chain.from_iterable(pages)
+        if len(found) > limit:
+            held.gather(self._counted(body, values, held))
+        else:
+            held.add(found)
 
-    def _counted(self, body: str, values: Sequence[object], minimums: Minimums) -> Iterable[tuple[int, int, int, int]]:
-        """By cell alone where no kind has a minimum: grouping by three costs half as much again."""
-        if any(source in self._sources for source, _ in minimums):
-            sql = "SELECT p.cell, p.source, p.kind, COUNT(*)" + body + " GROUP BY p.cell, p.source, p.kind"
-            return [(row[0], row[1], row[2], row[3]) for row in run(self._connection, sql, values)]
-        sql = "SELECT p.cell, COUNT(*)" + body + " GROUP BY p.cell"
-        return [(row[0], 0, 0, row[1]) for row in run(self._connection, sql, values)]
+    def _counted(self, body: str, values: Sequence[object], held: "Held") -> Iterator[Counted]:
+        guarded = {kind for kind in held.tally.minimums if kind[0] in self._sources}
+        return counted(self._connection, body, values, guarded)
 
     def in_columns(self, take: Callable[[columns.Found], None]) -> bool:
         """Gives the plain facts that match, from the columns; False where they do not stand at this very position."""

@@ -43,6 +43,7 @@ _HALVES = ", ".join(
     for first, name in ((1, "fact_high"), (9, "fact_low"))
 )
 _ALL_POSTGRES = f"SELECT {_NAMES}, {_HALVES}, {_SHOWN}" + _JOINED + _ORDER.replace(" WHERE", "")
+_HOW_MANY = "SELECT COUNT(*) FROM fact_placements WHERE west IS NULL"
 _TITLES = "SELECT position, title FROM fact_versions WHERE title <> ''"
 _NEW = (
     f"SELECT {_NAMES}, v.fact_id, {_SHOWN}, v.title FROM fact_versions v"  # noqa: S608 -- our own names
@@ -103,10 +104,15 @@ class Snapshot:
             # The old ones first: at no moment are both held.
             self._columns, self._at = Columns(), None
             with self._engine.begin() as connection:
+                if connection.dialect.name == "sqlite":
+                    # Every page is read once: mapped, all of the file would count as this process's memory.
+                    run(connection, "PRAGMA mmap_size=0", ())
                 at = _state(connection)
-                self._columns.load(_chunks(connection))
+                self._columns.load(_chunks(connection), run(connection, _HOW_MANY, ())[0][0])
                 for page in run_in_pages(connection, _TITLES, (), _PAGE):
                     self._columns.entitle([row[0] for row in page], [row[1] for row in page])
+            # Whoever follows gets a connection as they are opened.
+            self._engine.dispose()
             self._at = at
         _log.info("map columns loaded", extra={"facts": len(self._columns), "bytes": self._columns.size})
 

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import grpc
 import pytest
+import shapely
 from google.protobuf.timestamp_pb2 import Timestamp
 from planier.analytics.v1 import agenda_pb2, conflicts_pb2
 from planier.analytics.v1 import analytics_pb2 as pb
-from planier.analytics.v1.coverage_pb2 import RHYTHM_SILENT
+from planier.analytics.v1.coverage_pb2 import RHYTHM_SILENT, Coverage
 from planier.common.v1 import fact_pb2
 from planier.common.v1.release_pb2 import PURPOSE_CROSSING, PURPOSE_SITUATION, PURPOSE_TENSION, Purpose
 
 from services.analytics.conflicts.projection import Crossing
 from services.analytics.conflicts.rules import Rules
 from services.analytics.conflicts.subjects import Metres
+from services.analytics.placement import shape_of
 from services.analytics.projections import FactProjection
 from services.analytics.reading import ReadModel, open_for_reading
 from services.analytics.service import AnalyticsServicer
@@ -93,7 +95,9 @@ class Desk:
         request = conflicts_pb2.AcknowledgeConflictRequest(conflict_id=seen.conflict_id, fingerprint=seen.fingerprint)
         call = call_of("AcknowledgeConflict", *(sources or SOURCES), purpose=PURPOSE_CROSSING, **who)
         self.servicer.describe_AcknowledgeConflict(request, call)
-        return (await self.servicer.AcknowledgeConflict(request, call)).state
+        answer = await self.servicer.AcknowledgeConflict(request, call)
+        assert await self.is_covered(answer.coverage, seen)
+        return answer.state
 
     async def resolve(
         self, seen: conflicts_pb2.Conflict, kind: fact_pb2.MeasureKind.ValueType = fact_pb2.MEASURE_KIND_ROUTE_CHANGE
@@ -102,7 +106,21 @@ class Desk:
         request.measure.kind, request.measure.reference = kind, "P-2026/12"
         call = call_of("ResolveConflict", *SOURCES, purpose=PURPOSE_CROSSING)
         self.servicer.describe_ResolveConflict(request, call)
-        return (await self.servicer.ResolveConflict(request, call)).state
+        answer = await self.servicer.ResolveConflict(request, call)
+        assert await self.is_covered(answer.coverage, seen)
+        return answer.state
+
+    async def is_covered(self, told: Coverage, seen: conflicts_pb2.Conflict) -> bool:
+        """Whether a step was told what a look at the conflict's rule around it is told."""
+        (longitude, latitude) = shapely.get_coordinates(shape_of(seen.overlap))[0]
+        request = pb.QueryConflictsRequest(rules=[seen.rule_id])
+        request.period.CopyFrom(built.period(NEW_YEAR_US, NEW_YEAR_US + 30 * DAY_US))
+        request.box.west = request.box.east = longitude
+        request.box.south = request.box.north = latitude
+        look = await self.servicer.QueryConflicts(
+            request, call_of("QueryConflicts", *SOURCES, purpose=PURPOSE_CROSSING)
+        )
+        return bool(told.sources) and told == look.coverage
 
     async def agenda(self, *sources: str, **more: object) -> pb.GetAgendaResponse:
         call = call_of("GetAgenda", *(sources or SOURCES), purpose=PURPOSE_SITUATION)

@@ -2,10 +2,12 @@
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 import pytest
+from planier.access.v1.access_pb2 import CheckItem, CheckVerdict
 from planier.analytics.v1.analytics_pb2 import BoundingBox, QueryMapRequest, QueryMapResponse
 from planier.audit.v1.record_pb2 import RECORD_KIND_REFUSAL, RECORD_KIND_RELEASE, AccessRecord
 from planier.common.v1.fact_pb2 import LngLat, Polygon, Ring
@@ -15,8 +17,9 @@ from services.kernel.errors import Problem, not_found
 from services.kernel.guard.receipts import ReceiptError, verify_receipt
 from services.kernel.rpc.call import Call
 from services.kernel.store.base import Position
-from tests.fixtures.guard import LOG_KEY, Bench, consultation, held, no_log, receipt_for
+from tests.fixtures.guard import LOG_KEY, Bench, consultation, deny, held, no_log, permit, receipt_for
 
+Verdict = Callable[[CheckItem], CheckVerdict]
 REQUEST = QueryMapRequest(consultation=consultation(), sources=["markets"])
 
 
@@ -113,8 +116,52 @@ async def test_a_record_that_the_log_refuses_releases_nothing() -> None:
     assert refused.value.code == grpc.StatusCode.INTERNAL
 
 
+async def test_an_answer_that_took_long_is_released_under_a_permit_asked_for_again() -> None:
+    bench = Bench()
+    await bench.guard.unary(bench.call("QueryMap"), REQUEST, handler(bench, took=30))
+    assert bench.steps == ["check", "query", "check", "RELEASE"]
+    (record,), (first, second) = bench.log.records, bench.access.items
+    assert second.decision_time.seconds - first.decision_time.seconds == 30
+    assert record.decision.decision_time == second.decision_time
+    second.decision_time.CopyFrom(first.decision_time)
+    assert first == second
+
+
+def narrower(item: CheckItem) -> CheckVerdict:
+    verdict = permit(item)
+    del verdict.instruments[0].sources[1:]
+    return verdict
+
+
+def nobody_answers(_: CheckItem) -> CheckVerdict:
+    raise OSError("away")
+
+
+def at_first_permitted(bench: Bench, later: Verdict) -> Verdict:
+    return lambda item: permit(item) if len(bench.access.items) == 1 else later(item)
+
+
+@pytest.mark.parametrize(
+    ("later", "reason"), [(deny, "ACCESS_DENIED"), (narrower, "PERMIT_CHANGED"), (nobody_answers, "CHECK_UNAVAILABLE")]
+)
+async def test_what_is_no_longer_permitted_when_the_answer_is_ready_is_not_released(later, reason) -> None:  # type: ignore[no-untyped-def]
+    bench = Bench()
+    bench.access.verdict = at_first_permitted(bench, later)
+    with pytest.raises(Problem) as refused:
+        await bench.guard.unary(bench.call("QueryMap"), REQUEST, handler(bench, took=2.1))
+    assert refused.value.reason == reason
+    (refusal,) = bench.log.records
+    assert (refusal.kind, refusal.refusal_reason, refusal.data.count) == (RECORD_KIND_REFUSAL, reason, 3)
+
+
 async def test_a_permit_older_than_two_seconds_releases_nothing() -> None:
     bench = Bench()
+
+    def slow(item: CheckItem) -> CheckVerdict:
+        bench.clock.advance(2.1)
+        return permit(item)
+
+    bench.access.verdict = at_first_permitted(bench, slow)
     with pytest.raises(Problem) as refused:
         await bench.guard.unary(bench.call("QueryMap"), REQUEST, handler(bench, took=2.1))
     assert (refused.value.code, refused.value.reason) == (grpc.StatusCode.UNAVAILABLE, "PERMIT_LAPSED")

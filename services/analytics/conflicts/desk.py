@@ -1,6 +1,7 @@
 """Where conflicts are asked for and acted on: requests in the domain's words, and what the record says of each."""
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 
 from planier.analytics.v1 import conflicts_pb2 as pb
@@ -16,7 +17,7 @@ from services.analytics.conflicts.rules import Rules
 from services.analytics.conflicts.standing import state_of
 from services.analytics.coverage import CoverageReader
 from services.analytics.domain import Acknowledge, Actor, Command, Resolve, Seen
-from services.analytics.placement import E7, microseconds_of
+from services.analytics.placement import E7, microseconds_of, shape_of
 from services.analytics.queries import permitted
 from services.analytics.reading import ReadModel
 from services.kernel.clock import Clock, microseconds
@@ -69,7 +70,8 @@ class ConflictDesk:
         def command(seen: Seen) -> Command:
             return Acknowledge(_actor(call.granted), seen, request.fingerprint)
 
-        return pb.AcknowledgeConflictResponse(state=await self._act(request.conflict_id, call, command))
+        state, coverage = await self._act(request.conflict_id, call, command)
+        return pb.AcknowledgeConflictResponse(state=state, coverage=coverage)
 
     async def resolve(self, request: pb.ResolveConflictRequest, call: Call) -> pb.ResolveConflictResponse:
         """Keeps which measure resolves the conflict; its kind must be one that the rule names."""
@@ -78,19 +80,28 @@ class ConflictDesk:
         def command(seen: Seen) -> Command:
             return Resolve(_actor(call.granted), seen, request.fingerprint, measure.kind, measure.reference)
 
-        return pb.ResolveConflictResponse(state=await self._act(request.conflict_id, call, command))
+        state, coverage = await self._act(request.conflict_id, call, command)
+        return pb.ResolveConflictResponse(state=state, coverage=coverage)
 
     async def _act(
         self, conflict_id: str, call: Call, command: Callable[[Seen], Command]
-    ) -> pb.ConflictState.ValueType:
-        grant, rules = call.granted, self._rules
-        _, found = await self._model.read(lambda connection: find_conflict(connection, grant, rules, conflict_id))
+    ) -> tuple[pb.ConflictState.ValueType, Coverage]:
+        grant, rules, now_us = call.granted, self._rules, microseconds(self._clock.now())
+
+        def look(connection: Connection) -> tuple[Known | None, Coverage]:
+            found = find_conflict(connection, grant, rules, conflict_id)
+            if found is None:
+                return None, Coverage()
+            sources = sorted(rules.sources_of((found.rule.rule_id,)).intersection(permitted(grant, ())))
+            return found, self._coverage.read(connection, sources, _place_of(found.conflict), now_us, None)
+
+        _, (found, coverage) = await self._model.read(look)
         if found is None:
             raise not_found("CONFLICT_UNKNOWN", "no such conflict that you may see")
         seen, traceparent = _seen(found), call.invocation.traceparent
         # The effect must be known even where the caller goes away.
         history = await asyncio.shield(asyncio.to_thread(self._register.execute, command(seen), traceparent))
-        return state_of(seen.fingerprint, history, seen.withdrawn)
+        return state_of(seen.fingerprint, history, seen.withdrawn), coverage
 
 
 def require_purpose(call: Call, purpose: Purpose.ValueType) -> None:
@@ -144,6 +155,11 @@ def _describe(request: QueryConflictsRequest, query: ConflictQuery, call: Call) 
 def _seen(found: Known) -> Seen:
     conflict = found.conflict
     return Seen(conflict.conflict_id, conflict.fingerprint, found.rule.answers, found.withdrawn)
+
+
+def _place_of(conflict: pb.Conflict) -> Area:
+    west, south, east, north = shape_of(conflict.overlap).bounds
+    return Area(math.floor(west * E7), math.floor(south * E7), math.ceil(east * E7), math.ceil(north * E7))
 
 
 def _actor(grant: Grant) -> Actor:

@@ -34,20 +34,21 @@ from services.analytics.conflicts.tables import CrossingTables
 
 # One row of the question for each cell and class of duration: the class's earliest start that can still be under way.
 _NEAR: Final = (
-    "WITH q (cell, span, after, west, south, east, north) AS (VALUES @rows)"
-    " SELECT c.fact_id, f.since_us, f.position, f.left_rules, f.right_rules, f.shape FROM q"
-    " CROSS JOIN crossing_cells~ c JOIN crossing_facts~ f ON f.fact_id = c.fact_id"
+    "WITH q (cell, span, after, west, south, east, north) AS (VALUES @rows),"
+    # A route meets another in many cells: its row is read once.
+    " d AS (SELECT DISTINCT c.fact_id FROM q CROSS JOIN crossing_cells~ c"
     " WHERE c.cell = q.cell AND c.span = q.span AND c.starts_us < ? AND c.starts_us > q.after AND c.ends_us > ?"
     " AND c.west <= q.east AND c.east >= q.west AND c.south <= q.north AND c.north >= q.south"
-    " AND (c.left_rules & ? <> 0 OR c.right_rules & ? <> 0)"
+    " AND (c.left_rules & ? <> 0 OR c.right_rules & ? <> 0))"
+    " SELECT f.fact_id, f.since_us, f.position, f.left_rules, f.right_rules, f.body, f.shape"
+    " FROM d CROSS JOIN crossing_facts~ f WHERE f.fact_id = d.fact_id"
 )
 # What is too large for cells is compared with every box.
 _NEAR_LARGE: Final = (
-    "SELECT fact_id, since_us, position, left_rules, right_rules, shape FROM crossing_facts~ WHERE starts_us < ?"
+    "SELECT fact_id, since_us, position, left_rules, right_rules, body, shape FROM crossing_facts~ WHERE starts_us < ?"
     " AND ends_us > ? AND west <= ? AND east >= ? AND south <= ? AND north >= ?"
     " AND (left_rules & ? <> 0 OR right_rules & ? <> 0)"
 )
-_BODIES: Final = "SELECT fact_id, body FROM crossing_facts~ WHERE fact_id IN (@)"
 _PLACED: Final = "SELECT fact_id, starts_us, ends_us, shape FROM crossing_facts~ WHERE fact_id IN (@)"
 _LINKED: Final = (
     "SELECT c.conflict_id, c.left_position, c.right_position, c.left_fact, c.right_fact, c.since_us, c.until_us,"
@@ -63,8 +64,8 @@ _UNPLACE: Final = "DELETE FROM crossing_cells~ WHERE cell = ? AND span = ? AND s
 
 _NOWHERE: Final = shapely.Point()
 
-# Since when it is known, position, the bits of its rules, shape.
-_Neighbour = tuple[int, int, int, int, BaseGeometry]
+# Since when it is known, position, the bits of its rules, the serialised fact, shape.
+_Neighbour = tuple[int, int, int, int, bytes, BaseGeometry]
 
 Key = tuple[bytes, int, int]
 
@@ -149,9 +150,8 @@ class Crossing:
             found += [(number, fact_id) for fact_id in neighbours]
             known |= neighbours
         subjects, place = list(fresh), {}
-        for row in in_chunks(connection, tables.sql(_BODIES), known):
-            fact_id, fact = bytes(row[0]), fact_pb2.Fact.FromString(bytes(row[1]))
-            since_us, position, left, right, shape = known[fact_id]
+        for fact_id, (since_us, position, left, right, body, shape) in known.items():
+            fact = fact_pb2.Fact.FromString(body)
             place[fact_id] = len(subjects)
             until_us, windows = superseded.get(fact_id, FOREVER), windows_of(fact)
             subjects.append(Subject(fact_id, position, since_us, until_us, fact, shape, windows, left, right))
@@ -190,7 +190,7 @@ class Crossing:
         shapes = shapely.from_wkb([row[-1] for row in met.values()])
         near = shapely.dwithin(shapes, subject.shape, reach).tolist()
         return {
-            fact_id: (row[0], row[1], row[2], row[3], shape)
+            bytes(fact_id): (row[0], row[1], row[2], row[3], bytes(row[4]), shape)
             for (fact_id, row), shape, is_near in zip(met.items(), shapes, near, strict=True)
             if is_near
         }

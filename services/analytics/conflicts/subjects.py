@@ -96,6 +96,10 @@ def choices_of(fact: fact_pb2.Fact) -> Mapping[str, str]:
 
 def windows_of(fact: fact_pb2.Fact) -> Windows:
     """The periods of a fact, merged."""
+    if len(fact.periods) == 1:
+        # Nearly all facts, and each neighbour of each look-up.
+        start, end = microseconds_of(fact.periods[0].start), microseconds_of(fact.periods[0].end)
+        return ((start, end),) if start < end else ()
     return merged((microseconds_of(period.start), microseconds_of(period.end)) for period in fact.periods)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
-from services.analytics.tension.weights import Floats, Weights, without_self
+from services.analytics.tension.weights import Floats, Weights, in_parts, without_self
 
 Counts = npt.NDArray[np.int64]
 
@@ -34,7 +34,8 @@ def gi_star(values: npt.ArrayLike, weights: Weights) -> Floats:
     total = np.asarray(weights.sum(axis=1)).ravel()
     squares = np.asarray(weights.power(2).sum(axis=1)).ravel()
     variance = (size * squares - total**2) / max(size - 1, 1)
-    mean, deviation = series.mean(axis=0), series.std(axis=0)
+    mean = series.mean(axis=0)
+    deviation = _deviation(series, mean)
     # What is nothing comes out as rounding errors, here and for a constant series below.
     spreads = variance > squares * 1e-12
     inverse = np.divide(1.0, np.sqrt(np.abs(variance)), out=np.zeros_like(variance), where=spreads)
@@ -44,10 +45,23 @@ def gi_star(values: npt.ArrayLike, weights: Weights) -> Floats:
     if series.ndim == 1:
         alone: Floats = (scores - mean * total) * inverse * scale
         return alone
-    scores *= inverse[:, None]
-    scores -= (total * inverse)[:, None] * mean
-    scores *= scale
+    expected = total * inverse
+    for part in in_parts(size):
+        block = scores[part]
+        block *= inverse[part, None]
+        block -= expected[part, None] * mean
+        block *= scale
     return scores
+
+
+def _deviation(series: Floats, mean: Floats) -> Floats:
+    """Of each column; as numpy's, whose temporary copies of a wide table cost more than the sums."""
+    squares = np.zeros(series.shape[1:])
+    for part in in_parts(len(series)):
+        apart = series[part] - mean
+        squares += np.einsum("i...,i...->...", apart, apart)
+    found: Floats = np.sqrt(squares / len(series))
+    return found
 
 
 def two_sided(scores: Floats) -> Floats:

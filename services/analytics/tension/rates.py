@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from services.analytics.tension.weights import Floats
+from services.analytics.tension.weights import Floats, in_parts
 
 _ROUNDS = 200
 _CLOSE = 1e-10
@@ -30,16 +30,20 @@ def marshall(events: npt.ArrayLike, exposure: npt.ArrayLike) -> Floats:
     With m the common rate and s2 = sum n_i (r_i - m)^2 / sum n_i: A = max(0, s2 - m / mean(n)) and
     estimate = m + (r_i - m) A / (A + m / n_i). `events` has a row a unit; each column of a second dimension is apart.
     """
-    counted, exposed = np.asarray(events, np.float64), np.asarray(exposure, np.float64)
+    counted, exposed = np.asarray(events), np.asarray(exposure, np.float64)
     common = counted.sum(axis=0) / exposed.sum()
-    # From here in place: over 2 million rates each pass over memory is a tenth of the time.
-    apart: Floats = raw(counted, exposed)
-    apart -= common
-    variance = np.einsum("i,i...,i...->...", exposed, apart, apart) / exposed.sum()
+    variance = np.zeros(counted.shape[1:])
+    for part in in_parts(len(counted)):
+        apart = raw(counted[part], exposed[part]) - common
+        variance += np.einsum("i,i...,i...->...", exposed[part], apart, apart)
+    variance /= exposed.sum()
     between = np.maximum(variance - common / exposed.mean(), 0.0)
-    apart *= _share(common, between, _rows(exposed, apart))
-    apart += common
-    return apart
+    found = np.empty(counted.shape)
+    for part in in_parts(len(counted)):
+        apart = raw(counted[part], exposed[part]) - common
+        apart *= _share(common, between, _rows(exposed[part], apart))
+        np.add(apart, common, out=found[part])
+    return found
 
 
 def poisson_gamma(events: npt.ArrayLike, expected: npt.ArrayLike) -> Floats:

@@ -137,6 +137,7 @@ class Guard:
         record = admission.record
         try:
             body = serialised(invocation.method, await read.answer(call))
+            await self._admitter.renew(admission)
         except Exception as error:
             # Looking for what is not there is a look.
             describe_data(record, call.data, call.data_position, call.disclosure)

@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from planier.analytics.v1 import coverage_pb2 as planier_dot_analytics_dot_v1_dot_coverage__pb2
 from planier.common.v1 import fact_pb2 as planier_dot_common_dot_v1_dot_fact__pb2
 from planier.common.v1 import release_pb2 as planier_dot_common_dot_v1_dot_release__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$planier/analytics/v1/conflicts.proto\x12\x14planier.analytics.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cplanier/common/v1/fact.proto\x1a\x1fplanier/common/v1/release.proto\"\xc5\x01\n\x0c\x43onflictFact\x12\x0f\n\x07\x66\x61\x63t_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\r\x12-\n\x06status\x18\x06 \x01(\x0e\x32\x1d.planier.common.v1.FactStatus\x12\x36\n\nattendance\x18\x07 \x01(\x0b\x32\".planier.common.v1.AttendanceRange\"\x8b\x01\n\x0eSeverityFactor\x12\x36\n\x04kind\x18\x01 \x01(\x0e\x32(.planier.analytics.v1.SeverityFactorKind\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x11\n\tattribute\x18\x03 \x01(\t\x12\x0e\n\x06\x63hoice\x18\x04 \x01(\t\x12\x0f\n\x07\x66\x61\x63t_id\x18\x05 \x01(\t\"\xf7\x01\n\x0c\x43onflictStep\x12\x34\n\x04kind\x18\x01 \x01(\x0e\x32&.planier.analytics.v1.ConflictStepKind\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05party\x18\x03 \x01(\t\x12\x14\n\x0corganisation\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12+\n\x07measure\x18\x06 \x01(\x0b\x32\x1a.planier.common.v1.Measure\x12\x13\n\x0b\x66ingerprint\x18\x07 \x01(\t\x12\x11\n\trecord_id\x18\x08 \x01(\t\"\xd1\x04\n\x08\x43onflict\x12\x13\n\x0b\x63onflict_id\x18\x01 \x01(\t\x12\x0f\n\x07rule_id\x18\x02 \x01(\t\x12\x14\n\x0crule_version\x18\x03 \x01(\r\x12\r\n\x05label\x18\x04 \x01(\t\x12\x31\n\x05\x66\x61\x63ts\x18\x05 \x03(\x0b\x32\".planier.analytics.v1.ConflictFact\x12,\n\x07overlap\x18\x06 \x01(\x0b\x32\x1b.planier.common.v1.Geometry\x12*\n\x07windows\x18\x07 \x03(\x0b\x32\x19.planier.common.v1.Period\x12\x35\n\x07\x66\x61\x63tors\x18\x08 \x03(\x0b\x32$.planier.analytics.v1.SeverityFactor\x12\x34\n\x10measures_present\x18\t \x03(\x0b\x32\x1a.planier.common.v1.Measure\x12\x38\n\x10measures_missing\x18\n \x03(\x0e\x32\x1e.planier.common.v1.MeasureKind\x12\x19\n\x11\x63overing_fact_ids\x18\x0b \x03(\t\x12\x32\n\x05state\x18\x0c \x01(\x0e\x32#.planier.analytics.v1.ConflictState\x12/\n\x0b\x64\x65tected_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x66ingerprint\x18\x0e \x01(\t\x12\x31\n\x05steps\x18\x0f \x03(\x0b\x32\".planier.analytics.v1.ConflictStep\"\xab\x01\n\x1a\x41\x63knowledgeConflictRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12*\n\x0b\x63onflict_id\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\x12*\n\x0b\x66ingerprint\x18\x03 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\"\x82\x01\n\x1b\x41\x63knowledgeConflictResponse\x12\x32\n\x05state\x18\x01 \x01(\x0e\x32#.planier.analytics.v1.ConflictState\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark\"\xdc\x01\n\x16ResolveConflictRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12*\n\x0b\x63onflict_id\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\x12*\n\x0b\x66ingerprint\x18\x03 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\x12\x33\n\x07measure\x18\x04 \x01(\x0b\x32\x1a.planier.common.v1.MeasureB\x06\xbaH\x03\xc8\x01\x01\"~\n\x17ResolveConflictResponse\x12\x32\n\x05state\x18\x01 \x01(\x0e\x32#.planier.analytics.v1.ConflictState\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark*\x8d\x02\n\x12SeverityFactorKind\x12$\n SEVERITY_FACTOR_KIND_UNSPECIFIED\x10\x00\x12!\n\x1dSEVERITY_FACTOR_KIND_DURATION\x10\x01\x12 \n\x1cSEVERITY_FACTOR_KIND_WINDOWS\x10\x02\x12!\n\x1dSEVERITY_FACTOR_KIND_DISTANCE\x10\x03\x12 \n\x1cSEVERITY_FACTOR_KIND_SURFACE\x10\x04\x12#\n\x1fSEVERITY_FACTOR_KIND_ATTENDANCE\x10\x05\x12\"\n\x1eSEVERITY_FACTOR_KIND_ATTRIBUTE\x10\x06*\xa7\x01\n\rConflictState\x12\x1e\n\x1a\x43ONFLICT_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43ONFLICT_STATE_DETECTED\x10\x01\x12\x1f\n\x1b\x43ONFLICT_STATE_ACKNOWLEDGED\x10\x02\x12\x1b\n\x17\x43ONFLICT_STATE_RESOLVED\x10\x03\x12\x1b\n\x17\x43ONFLICT_STATE_REOPENED\x10\x04*|\n\x10\x43onflictStepKind\x12\"\n\x1e\x43ONFLICT_STEP_KIND_UNSPECIFIED\x10\x00\x12#\n\x1f\x43ONFLICT_STEP_KIND_ACKNOWLEDGED\x10\x01\x12\x1f\n\x1b\x43ONFLICT_STEP_KIND_RESOLVED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$planier/analytics/v1/conflicts.proto\x12\x14planier.analytics.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#planier/analytics/v1/coverage.proto\x1a\x1cplanier/common/v1/fact.proto\x1a\x1fplanier/common/v1/release.proto\"\xc5\x01\n\x0c\x43onflictFact\x12\x0f\n\x07\x66\x61\x63t_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\r\x12-\n\x06status\x18\x06 \x01(\x0e\x32\x1d.planier.common.v1.FactStatus\x12\x36\n\nattendance\x18\x07 \x01(\x0b\x32\".planier.common.v1.AttendanceRange\"\x8b\x01\n\x0eSeverityFactor\x12\x36\n\x04kind\x18\x01 \x01(\x0e\x32(.planier.analytics.v1.SeverityFactorKind\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x11\n\tattribute\x18\x03 \x01(\t\x12\x0e\n\x06\x63hoice\x18\x04 \x01(\t\x12\x0f\n\x07\x66\x61\x63t_id\x18\x05 \x01(\t\"\xf7\x01\n\x0c\x43onflictStep\x12\x34\n\x04kind\x18\x01 \x01(\x0e\x32&.planier.analytics.v1.ConflictStepKind\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05party\x18\x03 \x01(\t\x12\x14\n\x0corganisation\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12+\n\x07measure\x18\x06 \x01(\x0b\x32\x1a.planier.common.v1.Measure\x12\x13\n\x0b\x66ingerprint\x18\x07 \x01(\t\x12\x11\n\trecord_id\x18\x08 \x01(\t\"\xd1\x04\n\x08\x43onflict\x12\x13\n\x0b\x63onflict_id\x18\x01 \x01(\t\x12\x0f\n\x07rule_id\x18\x02 \x01(\t\x12\x14\n\x0crule_version\x18\x03 \x01(\r\x12\r\n\x05label\x18\x04 \x01(\t\x12\x31\n\x05\x66\x61\x63ts\x18\x05 \x03(\x0b\x32\".planier.analytics.v1.ConflictFact\x12,\n\x07overlap\x18\x06 \x01(\x0b\x32\x1b.planier.common.v1.Geometry\x12*\n\x07windows\x18\x07 \x03(\x0b\x32\x19.planier.common.v1.Period\x12\x35\n\x07\x66\x61\x63tors\x18\x08 \x03(\x0b\x32$.planier.analytics.v1.SeverityFactor\x12\x34\n\x10measures_present\x18\t \x03(\x0b\x32\x1a.planier.common.v1.Measure\x12\x38\n\x10measures_missing\x18\n \x03(\x0e\x32\x1e.planier.common.v1.MeasureKind\x12\x19\n\x11\x63overing_fact_ids\x18\x0b \x03(\t\x12\x32\n\x05state\x18\x0c \x01(\x0e\x32#.planier.analytics.v1.ConflictState\x12/\n\x0b\x64\x65tected_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x66ingerprint\x18\x0e \x01(\t\x12\x31\n\x05steps\x18\x0f \x03(\x0b\x32\".planier.analytics.v1.ConflictStep\"\xab\x01\n\x1a\x41\x63knowledgeConflictRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12*\n\x0b\x63onflict_id\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\x12*\n\x0b\x66ingerprint\x18\x03 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\"\xb4\x01\n\x1b\x41\x63knowledgeConflictResponse\x12\x32\n\x05state\x18\x01 \x01(\x0e\x32#.planier.analytics.v1.ConflictState\x12\x30\n\x08\x63overage\x18\x02 \x01(\x0b\x32\x1e.planier.analytics.v1.Coverage\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark\"\xdc\x01\n\x16ResolveConflictRequest\x12\x35\n\x0c\x63onsultation\x18\x01 \x01(\x0b\x32\x1f.planier.common.v1.Consultation\x12*\n\x0b\x63onflict_id\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\x12*\n\x0b\x66ingerprint\x18\x03 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\x12\x33\n\x07measure\x18\x04 \x01(\x0b\x32\x1a.planier.common.v1.MeasureB\x06\xbaH\x03\xc8\x01\x01\"\xb0\x01\n\x17ResolveConflictResponse\x12\x32\n\x05state\x18\x01 \x01(\x0e\x32#.planier.analytics.v1.ConflictState\x12\x30\n\x08\x63overage\x18\x02 \x01(\x0b\x32\x1e.planier.analytics.v1.Coverage\x12/\n\x07release\x18\x0f \x01(\x0b\x32\x1e.planier.common.v1.ReleaseMark*\x8d\x02\n\x12SeverityFactorKind\x12$\n SEVERITY_FACTOR_KIND_UNSPECIFIED\x10\x00\x12!\n\x1dSEVERITY_FACTOR_KIND_DURATION\x10\x01\x12 \n\x1cSEVERITY_FACTOR_KIND_WINDOWS\x10\x02\x12!\n\x1dSEVERITY_FACTOR_KIND_DISTANCE\x10\x03\x12 \n\x1cSEVERITY_FACTOR_KIND_SURFACE\x10\x04\x12#\n\x1fSEVERITY_FACTOR_KIND_ATTENDANCE\x10\x05\x12\"\n\x1eSEVERITY_FACTOR_KIND_ATTRIBUTE\x10\x06*\xa7\x01\n\rConflictState\x12\x1e\n\x1a\x43ONFLICT_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43ONFLICT_STATE_DETECTED\x10\x01\x12\x1f\n\x1b\x43ONFLICT_STATE_ACKNOWLEDGED\x10\x02\x12\x1b\n\x17\x43ONFLICT_STATE_RESOLVED\x10\x03\x12\x1b\n\x17\x43ONFLICT_STATE_REOPENED\x10\x04*|\n\x10\x43onflictStepKind\x12\"\n\x1e\x43ONFLICT_STEP_KIND_UNSPECIFIED\x10\x00\x12#\n\x1f\x43ONFLICT_STEP_KIND_ACKNOWLEDGED\x10\x01\x12\x1f\n\x1b\x43ONFLICT_STEP_KIND_RESOLVED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,26 +46,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESOLVECONFLICTREQUEST'].fields_by_name['fingerprint']._serialized_options = b'\272H\022r\0202\016^[0-9a-f]{32}$'
   _globals['_RESOLVECONFLICTREQUEST'].fields_by_name['measure']._loaded_options = None
   _globals['_RESOLVECONFLICTREQUEST'].fields_by_name['measure']._serialized_options = b'\272H\003\310\001\001'
-  _globals['_SEVERITYFACTORKIND']._serialized_start=2034
-  _globals['_SEVERITYFACTORKIND']._serialized_end=2303
-  _globals['_CONFLICTSTATE']._serialized_start=2306
-  _globals['_CONFLICTSTATE']._serialized_end=2473
-  _globals['_CONFLICTSTEPKIND']._serialized_start=2475
-  _globals['_CONFLICTSTEPKIND']._serialized_end=2599
-  _globals['_CONFLICTFACT']._serialized_start=188
-  _globals['_CONFLICTFACT']._serialized_end=385
-  _globals['_SEVERITYFACTOR']._serialized_start=388
-  _globals['_SEVERITYFACTOR']._serialized_end=527
-  _globals['_CONFLICTSTEP']._serialized_start=530
-  _globals['_CONFLICTSTEP']._serialized_end=777
-  _globals['_CONFLICT']._serialized_start=780
-  _globals['_CONFLICT']._serialized_end=1373
-  _globals['_ACKNOWLEDGECONFLICTREQUEST']._serialized_start=1376
-  _globals['_ACKNOWLEDGECONFLICTREQUEST']._serialized_end=1547
-  _globals['_ACKNOWLEDGECONFLICTRESPONSE']._serialized_start=1550
-  _globals['_ACKNOWLEDGECONFLICTRESPONSE']._serialized_end=1680
-  _globals['_RESOLVECONFLICTREQUEST']._serialized_start=1683
-  _globals['_RESOLVECONFLICTREQUEST']._serialized_end=1903
-  _globals['_RESOLVECONFLICTRESPONSE']._serialized_start=1905
-  _globals['_RESOLVECONFLICTRESPONSE']._serialized_end=2031
+  _globals['_SEVERITYFACTORKIND']._serialized_start=2172
+  _globals['_SEVERITYFACTORKIND']._serialized_end=2441
+  _globals['_CONFLICTSTATE']._serialized_start=2444
+  _globals['_CONFLICTSTATE']._serialized_end=2611
+  _globals['_CONFLICTSTEPKIND']._serialized_start=2613
+  _globals['_CONFLICTSTEPKIND']._serialized_end=2737
+  _globals['_CONFLICTFACT']._serialized_start=225
+  _globals['_CONFLICTFACT']._serialized_end=422
+  _globals['_SEVERITYFACTOR']._serialized_start=425
+  _globals['_SEVERITYFACTOR']._serialized_end=564
+  _globals['_CONFLICTSTEP']._serialized_start=567
+  _globals['_CONFLICTSTEP']._serialized_end=814
+  _globals['_CONFLICT']._serialized_start=817
+  _globals['_CONFLICT']._serialized_end=1410
+  _globals['_ACKNOWLEDGECONFLICTREQUEST']._serialized_start=1413
+  _globals['_ACKNOWLEDGECONFLICTREQUEST']._serialized_end=1584
+  _globals['_ACKNOWLEDGECONFLICTRESPONSE']._serialized_start=1587
+  _globals['_ACKNOWLEDGECONFLICTRESPONSE']._serialized_end=1767
+  _globals['_RESOLVECONFLICTREQUEST']._serialized_start=1770
+  _globals['_RESOLVECONFLICTREQUEST']._serialized_end=1990
+  _globals['_RESOLVECONFLICTRESPONSE']._serialized_start=1993
+  _globals['_RESOLVECONFLICTRESPONSE']._serialized_end=2169
 # @@protoc_insertion_point(module_scope)

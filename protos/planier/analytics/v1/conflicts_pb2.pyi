@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from planier.analytics.v1 import coverage_pb2 as _coverage_pb2
 from planier.common.v1 import fact_pb2 as _fact_pb2
 from planier.common.v1 import release_pb2 as _release_pb2
 import builtins as _builtins
@@ -344,19 +345,25 @@ class AcknowledgeConflictResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     state: Global___ConflictState.ValueType
+    @_builtins.property
+    def coverage(self) -> _coverage_pb2.Coverage:
+        """Of the sources that the conflict's rule concerns, where it lies."""
+
     @_builtins.property
     def release(self) -> _release_pb2.ReleaseMark: ...
     def __init__(
         self,
         *,
         state: Global___ConflictState.ValueType = ...,
+        coverage: _coverage_pb2.Coverage | None = ...,
         release: _release_pb2.ReleaseMark | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "release", b"release"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["release", b"release", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "release", b"release", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -399,19 +406,25 @@ class ResolveConflictResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     state: Global___ConflictState.ValueType
+    @_builtins.property
+    def coverage(self) -> _coverage_pb2.Coverage:
+        """Of the sources that the conflict's rule concerns, where it lies."""
+
     @_builtins.property
     def release(self) -> _release_pb2.ReleaseMark: ...
     def __init__(
         self,
         *,
         state: Global___ConflictState.ValueType = ...,
+        coverage: _coverage_pb2.Coverage | None = ...,
         release: _release_pb2.ReleaseMark | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "release", b"release"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["release", b"release", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "release", b"release", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
