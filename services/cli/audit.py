@@ -10,7 +10,6 @@ from planier.audit.v1.audit_pb2 import GetCheckpointRequest, VerifyLogRequest
 from planier.audit.v1.audit_pb2_grpc import AuditServiceStub
 from rich.markup import escape
 
-from services.audit.verify import verify_database
 from services.cli import session
 from services.cli.app import AsOption, JsonOption, MotiveOption, app, perform
 from services.cli.audit_calls import newest_head, opened_note, require_extension
@@ -81,6 +80,8 @@ async def _verify_offline(database: str, key: Path | None) -> dict[str, Any]:
         public_key = read_public_key(key or Profile.load().log_key)
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint="--key") from None
+    from services.audit.verify import verify_database
+
     found = verify_database(database, public_key)
     return {
         "sound": found.sound,

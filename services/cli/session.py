@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
 from planier.access.v1.access_pb2 import BindingState, LoginRequest, RenewTokenRequest
 from planier.access.v1.access_pb2_grpc import AccessServiceStub
 from planier.common.v1.release_pb2 import PURPOSE_UNSPECIFIED, Consultation, Purpose
@@ -88,6 +87,8 @@ def consultation(purpose: str, motive: str) -> Consultation:
 
 async def _id_token(profile: Profile, subject: str, nonce: str) -> str:
     """The authorisation code flow, without a browser: the local provider's form takes the subject."""
+    import httpx
+
     async with httpx.AsyncClient(base_url=profile.issuer, timeout=DEADLINE, trust_env=False) as client:
         query = {
             "client_id": profile.client_id,
