@@ -13,9 +13,9 @@ from typer.exceptions import TyperException
 
 from services.cli.output import fail
 from services.kernel import traces
-from services.kernel.errors import Problem, invalid
+from services.kernel.errors import Problem, invalid, precondition
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 _AUDIT = ("replay", "proof", "governance", "report", "export")
 # The modules that add each command or group. Only those of the one that is asked for are imported: all of them, with
@@ -32,6 +32,9 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "access": ("access",),
     "audit": ("audit", "proofs", *(f"audit_{part}" for part in _AUDIT)),
 }
+
+# Set, an error that nobody foresaw is shown with its trace: for whoever mends it.
+TRACEBACK_VARIABLE = "PLANIER_TRACEBACK"
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 PurposeOption = Annotated[str, typer.Option(help="Why, in the words of art6.purpose: SITUATION, CROSSING, TENSION.")]
@@ -87,3 +90,15 @@ def main() -> None:
         fail(invalid("USAGE", misuse.format_message()), as_json=True, status=misuse.exit_code)
     except typer.Abort:
         sys.exit(1)
+    except OSError as error:
+        fail(precondition("FILE_UNUSABLE", _said(error)), as_json=as_json)
+    except Exception as fault:
+        if TRACEBACK_VARIABLE in os.environ:
+            raise
+        kind = type(fault).__name__
+        message = f"something that was not foreseen ({kind}); {TRACEBACK_VARIABLE}=1 shows where"
+        fail(Problem(grpc.StatusCode.INTERNAL, "UNFORESEEN", message), as_json=as_json)
+
+
+def _said(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or type(error).__name__)

@@ -1,6 +1,7 @@
 """`planier audit`: replaying the access log and checking it."""
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,7 +83,8 @@ async def _verify_offline(database: str, key: Path | None) -> dict[str, Any]:
         raise typer.BadParameter(str(error), param_hint="--key") from None
     from services.audit.verify import verify_database
 
-    found = verify_database(database, public_key)
+    with readable("--database"):
+        found = verify_database(database, public_key)
     return {
         "sound": found.sound,
         "tree_size": found.tree_size,
@@ -92,6 +94,19 @@ async def _verify_offline(database: str, key: Path | None) -> dict[str, Any]:
         "faults": [{"index": fault.index, "fault": fault.fault} for fault in found.faults],
         "holes": dict(found.holes),
     }
+
+
+@contextmanager
+def readable(option: str) -> Iterator[None]:
+    """A block that reads a copy of a log's database; BadParameter where it is not there, or holds no log."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (OSError, SQLAlchemyError, ImportError) as error:
+        why = "no such database" if isinstance(error, FileNotFoundError) else "no database that holds a log"
+        message = f"{why}; as an SQLAlchemy URL, such as sqlite:///copy.db"
+        raise typer.BadParameter(message, param_hint=option) from None
 
 
 async def _report(work: Coroutine[Any, Any, dict[str, Any]], *, as_json: bool) -> None:

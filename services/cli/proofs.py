@@ -21,7 +21,7 @@ from services.audit.note import NoteVerifier, split_note
 from services.audit.witness.protocol import AddCheckpoint
 from services.cli import session
 from services.cli.app import AsOption, JsonOption, MotiveOption, perform
-from services.cli.audit import audit
+from services.cli.audit import audit, readable
 from services.cli.connection import DEADLINE, WORKSTATION, Receipts, channel
 from services.cli.output import console, print_json
 from services.cli.profile import Profile
@@ -200,9 +200,13 @@ async def _fold(database: str, key: Path | None, *, as_json: bool) -> None:
 
     try:
         public_key = read_public_key(key or Profile.load().log_key)
-        found = await asyncio.to_thread(fold_database, database, public_key)
     except (OSError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(str(error), param_hint="--key") from None
+    try:
+        with readable("database"):
+            found = await asyncio.to_thread(fold_database, database, public_key)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="database") from None
     if as_json:
         print_json({"sound": found.sound, "tree_size": found.size, "root_hash": found.root.hex()})
     else:
