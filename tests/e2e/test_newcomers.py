@@ -65,13 +65,14 @@ def test_what_cannot_be_read_is_said(stack: Stack, folder: Path) -> None:
         outcome = stack.planier(*arguments, "--json")
         assert (outcome.status, outcome.content["error"]["reason"]) == (1, reason), outcome.errors
         assert "Traceback" not in outcome.errors
-    for arguments, option in (
+    misused: tuple[tuple[tuple[str, ...], str], ...] = (
         (("map", "--limit", "-3"), "--limit"),
         (("map", "--from", "0001-01-01"), "--from"),
         (("audit", "verify", "--database", "no url"), "--database"),
         (("audit", "fold", f"sqlite:///{folder}/none.db"), "database"),
-    ):
-        outcome = stack.planier(*arguments)
+    )
+    for words, option in misused:
+        outcome = stack.planier(*words)
         assert outcome.status == 2, outcome.errors
         assert option in outcome.errors
         assert "Traceback" not in outcome.errors
