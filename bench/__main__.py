@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import access, audit, conflicts, cost, ingest, oversight, read, recheck, start, tension
+from bench import access, audit, conflicts, cost, ingest, oversight, read, recheck, revocation, start, tension
 from bench import map as map_bench
 from bench.harness import OUT, Row, write
 
@@ -15,6 +15,7 @@ GROUPS: Mapping[str, Callable[[], Sequence[Row]]] = {
     "audit": audit.rows,
     "telemetry": read.telemetry_rows,
     "recheck": recheck.rows,
+    "revocation": revocation.rows,
     "ingest": ingest.rows,
     "ingest-cost": cost.rows,
     "visible": ingest.visible_rows,

@@ -18,10 +18,11 @@ from bench.harness import Row, medians, row
 from services.audit.domain import Governance
 from services.audit.integrity import PART, Integrity
 from services.audit.log import AccessLog
-from services.audit.masking import Mask, Pseudonyms, Viewer
+from services.audit.masking import Mask, Viewer
 from services.audit.replay import Reading, Span
 from services.audit.schema import BODIES, RECORDS
 from services.audit.watch import part_fault
+from services.kernel.pseudonyms import Pseudonyms
 from services.kernel.telemetry import Telemetry
 from tests.fixtures.audit import access_record, items, opened, sqlite_url
 

@@ -87,7 +87,7 @@ def _recorded(replica: Replica, number: int, *, another: bool) -> bytes:
         record_id=item.check_id, operation=item.operation, resource=item.resource, rpc=item.rpc, purpose=item.purpose
     )
     record.actor.issuer, record.actor.subject = item.subject.identity.issuer, item.subject.identity.subject
-    rests_on = (snapshot.store_position, replica.core.policy.hash, ENGINE, snapshot.time_zone_data)
+    rests_on = (snapshot.store_position, replica.core.policy.hash, ENGINE, snapshot.resting_on.time_zone_data)
     state_decision(record, item, Decision(verdict, *rests_on))
     return record.SerializeToString(deterministic=True)
 

@@ -25,26 +25,28 @@ ACCESS = ROOT / "services" / "access"
 LEAST, SAMPLE, SEED, PATIENCE = 90.0, 150, 3, 120
 # domain.py, the nouns that it dispatches to and what these decide upon; the tests that should see a change first.
 TESTS = {
-    "domain": ("domain", "clearance_life", "agreement"),
-    "agreement": ("agreement", "domain"),
+    "domain": ("domain", "clearance_life", "agreement", "amendments"),
+    "agreement": ("agreement", "amendments", "domain"),
     "binding": ("domain", "clearance_life"),
-    "clearances": ("clearance_life", "domain"),
-    "convention": ("agreement", "clearance_life", "domain"),
+    "clearances": ("clearance_life", "clearance_bounds", "decision_document", "domain"),
+    "convention": ("agreement", "amendments", "clearance_life", "domain"),
+    "decision_document": ("decision_document",),
     "eligibility": ("list", "engagements"),
     "engagements": ("engagements",),
-    "granting": ("clearance_life", "domain"),
-    "instruments": ("agreement", "purposes"),
+    "granting": ("clearance_life", "clearance_bounds", "domain"),
+    "instruments": ("amendments", "purposes", "agreement"),
     "list_state": ("list",),
     "list_version": ("list",),
     "nominative_list": ("list",),
-    "notices": ("agreement", "clearance_life"),
-    "offices": ("agreement", "clearance_life"),
+    "notices": ("amendments", "clearance_bounds"),
+    "offices": ("agreement", "clearance_bounds"),
     "purposes": ("purposes",),
     "suspending": ("clearance_life",),
     "term": ("term", "agreement"),
 }
 # What these do not notice is put before the rest.
-REST = ("domain", "clearance_life", "agreement", "engagements", "list", "deed", "names", "term", "purposes")
+REST = ("domain", "clearance_life", "clearance_bounds", "agreement", "amendments", "engagements", "list", "deed",
+        "names", "term", "purposes")  # fmt: skip
 # Imported before forking: what is slow and not the domain.
 WARM = ("cedarpy", "cryptography.hazmat.primitives.asymmetric.ed25519", "planier.access.v1.access_pb2",
         "planier.access.v1.list_events_pb2", "planier.access.v1.engagement_events_pb2", "stdnum.fr.siret", "yaml",

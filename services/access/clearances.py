@@ -1,12 +1,12 @@
 """Habilitations: nominative, dated, bounded, revocable at once (art6.habilitation); what each is, and becomes."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 
-from planier.access.v1.events_pb2 import Area as AreaMessage
 from planier.access.v1.events_pb2 import (
+    REVOCATION_REASON_UNSPECIFIED,
     BindingConfirmed,
     BindingProposed,
     ClearanceGranted,
@@ -19,9 +19,11 @@ from planier.access.v1.events_pb2 import (
     ClearanceSuspended,
     NumberedDecision,
     Party,
+    RevocationReason,
     Role,
     UndertakingSigned,
 )
+from planier.access.v1.events_pb2 import Area as AreaMessage
 from planier.common.v1.release_pb2 import Purpose
 
 from services.access.people import NO_AFFILIATION, Affiliation, Identity, Person, affiliation_of, identity_of, person_of
@@ -111,6 +113,40 @@ class Content:
     engagement_id: str = ""
 
 
+class Ruling(Enum):
+    """What a numbered decision decides."""
+
+    GRANTED = 1
+    REFUSED = 2
+    SUSPENDED = 3
+    RESUMED = 4
+    REVOKED = 5
+    RENEWED = 6
+    REVIEWED = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A numbered decision as it was taken: HAB-<year>-<number>."""
+
+    number: tuple[int, int]
+    ruling: Ruling
+    at: datetime
+    by: Identity
+    record_id: str
+    # What the clearance permits from then on, or what was asked for.
+    content: Content
+    requested: bool
+    urgent: bool
+    # French, of a refusal.
+    refusal: str = ""
+    cause: RevocationReason.ValueType = REVOCATION_REASON_UNSPECIFIED
+    # SHA-256 of the undertaking that a grant asks for; empty for none.
+    undertaking_hash: bytes = b""
+    # The version of the Préfecture's list that was relied upon; 0 for none.
+    list_version: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Clearance:
     """One habilitation, from its request or its grant on."""
@@ -130,8 +166,8 @@ class Clearance:
     refusal: str | None = None
     suspended_by: frozenset[Party.ValueType] = frozenset()
     revoked: bool = False
-    # HAB-<year>-<number>, oldest first.
-    decisions: tuple[tuple[int, int], ...] = ()
+    # Oldest first.
+    decisions: tuple[Decided, ...] = ()
 
     @property
     def person(self) -> Person:
@@ -184,7 +220,7 @@ def decision_message(number: tuple[int, int] | None) -> NumberedDecision | None:
 
 def number_of(event: ClearanceEvent) -> tuple[int, int] | None:
     """The numbered decision that an event bears; those of before 0.2 and the Préfecture's bear none."""
-    if isinstance(event, (ClearanceRequested, UndertakingSigned, BindingProposed, BindingConfirmed)):
+    if isinstance(event, _UNDECIDING):
         return None
     return (event.decision.year, event.decision.number) if event.HasField("decision") else None
 
@@ -204,8 +240,20 @@ def content_of(event: ClearanceRequested | ClearanceGranted) -> Content:
     )
 
 
-def evolve(known: Clearance | None, event: ClearanceEvent, recorded_at: datetime) -> Clearance:
-    """The clearance after an event; every event but a request and a grant follows one of the same clearance."""
+def evolve(
+    known: Clearance | None, event: ClearanceEvent, recorded_at: datetime, listed_in: Callable[[Content], int]
+) -> Clearance:
+    """The clearance after an event; every event but a request and a grant follows one of the same clearance.
+
+    `listed_in`: which version of the Préfecture's list names the person then; 0 for none.
+    """
+    changed = _after(known, event, recorded_at)
+    decided = _decided(changed, event, recorded_at, listed_in(changed.content))
+    before = known.decisions if known else ()
+    return changed if decided is None else replace(changed, decisions=(*before, decided))
+
+
+def _after(known: Clearance | None, event: ClearanceEvent, recorded_at: datetime) -> Clearance:
     if isinstance(event, ClearanceRequested):
         return Clearance(
             event.clearance_id, content_of(event), recorded_at, requested_by=identity_of(event.requested_by)
@@ -219,16 +267,45 @@ def evolve(known: Clearance | None, event: ClearanceEvent, recorded_at: datetime
             granted_by=identity_of(event.granted_by),
             urgent=event.urgent,
             undertaking_awaited=bool(event.undertaking_hash),
-            decisions=_numbered((), event),
         )
     if known is None:
         raise KeyError(event.clearance_id)
-    return replace(_changed(known, event, recorded_at), decisions=_numbered(known.decisions, event))
+    return _changed(known, event, recorded_at)
 
 
-def _numbered(before: tuple[tuple[int, int], ...], event: ClearanceEvent) -> tuple[tuple[int, int], ...]:
+def _decided(clearance: Clearance, event: ClearanceEvent, at: datetime, list_version: int) -> Decided | None:
     number = number_of(event)
-    return before if number is None else (*before, number)
+    if number is None or isinstance(event, _UNDECIDING):
+        return None
+    ruling, by = _RULINGS[type(event)]
+    return Decided(
+        number=number,
+        ruling=ruling,
+        at=at,
+        by=identity_of(getattr(event, by)),
+        record_id=event.record_id,
+        content=clearance.content,
+        requested=clearance.requested_by is not None,
+        urgent=clearance.urgent,
+        refusal=event.reason if isinstance(event, ClearanceRefused) else "",
+        cause=event.reason if isinstance(event, _CAUSED) else REVOCATION_REASON_UNSPECIFIED,
+        undertaking_hash=event.undertaking_hash if isinstance(event, ClearanceGranted) else b"",
+        list_version=list_version,
+    )
+
+
+_UNDECIDING = (ClearanceRequested, UndertakingSigned, BindingProposed, BindingConfirmed)
+_CAUSED = (ClearanceSuspended, ClearanceRevoked)
+# What each event decides, and which of its members says by whom.
+_RULINGS: Mapping[type, tuple[Ruling, str]] = {
+    ClearanceGranted: (Ruling.GRANTED, "granted_by"),
+    ClearanceRefused: (Ruling.REFUSED, "refused_by"),
+    ClearanceSuspended: (Ruling.SUSPENDED, "suspended_by"),
+    ClearanceResumed: (Ruling.RESUMED, "resumed_by"),
+    ClearanceRevoked: (Ruling.REVOKED, "revoked_by"),
+    ClearanceRenewed: (Ruling.RENEWED, "renewed_by"),
+    ClearanceReviewed: (Ruling.REVIEWED, "reviewed_by"),
+}
 
 
 def _changed(known: Clearance, event: ClearanceEvent, recorded_at: datetime) -> Clearance:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import sha256
 from typing import Self
 
@@ -22,7 +22,7 @@ from services.access.policy import DEFAULT_DENY, Policy, Ruling
 from services.access.policy import Question as PolicyQuestion
 from services.access.view import GOVERNED, SYSTEM, Titles, View, Views
 from services.kernel.clock import microseconds
-from services.kernel.instants import is_instant
+from services.kernel.instants import instant, is_instant
 
 _NO_CONVENTION = "Aucune convention n'est en vigueur."
 _OTHER_POLICY = "La politique en service n'est pas celle que l'avenant en vigueur désigne."
@@ -64,14 +64,18 @@ class Decider:
 
     def decide(self, item: CheckItem) -> CheckVerdict:
         """The verdict, bearing the item's id; permit when at least one instrument permits."""
+        return _answer(item, self.settled(item))
+
+    def settled(self, item: CheckItem) -> CheckVerdict:
+        """The verdict without an id, shared by equal requests: for whoever copies it."""
         if not is_instant(item.decision_time):  # denied alone: its neighbours in the batch keep their verdicts
             reference = InstrumentReference(instrument_id=CONVENTION)
-            return _answer(item, _sealed(_assemble(STRANGER, [_denial(reference, DEFAULT_DENY, _NO_INSTANT)])))
-        moment = item.decision_time.ToDatetime(UTC)
+            return _sealed(_assemble(STRANGER, [_denial(reference, DEFAULT_DENY, _NO_INSTANT)]))
+        moment = instant(item.decision_time)
         found = self._views.at(moment)
         if found is None:
             unsigned = InstrumentReference(instrument_id=CONVENTION)
-            return _answer(item, _sealed(_assemble(STRANGER, [_denial(unsigned, "art2.documents", _NO_CONVENTION)])))
+            return _sealed(_assemble(STRANGER, [_denial(unsigned, "art2.documents", _NO_CONVENTION)]))
         interval, view = found
         titles = _titles_of(view, item)
         key = _key(item, titles, interval, moment)
@@ -80,7 +84,7 @@ class Decider:
             if len(self._memory) >= _MEMORY:
                 self._memory.clear()
             known = self._memory[key] = _sealed(self._verdict(view, titles, item, moment))
-        return _answer(item, known)
+        return known
 
     def decide_together(self, items: Sequence[CheckItem]) -> list[CheckVerdict]:
         """The verdict on each item, in order, as `decide` gives it.
@@ -103,7 +107,7 @@ class Decider:
         keys: list[_Key | None] = []
         met: set[_Key] = set()
         for item in items:
-            moment = item.decision_time.ToDatetime(UTC) if is_instant(item.decision_time) else None
+            moment = instant(item.decision_time) if is_instant(item.decision_time) else None
             found = self._views.at(moment) if moment else None
             if found is None or moment is None or not self._executes(found[1]):
                 keys.append(None)

@@ -150,7 +150,8 @@ def evolve(state: State, event: Event, recorded_at: datetime) -> State:
 
 
 def _with_clearance(state: State, event: ClearanceEvent, recorded_at: datetime) -> State:
-    changed = clearances.evolve(state.clearances.get(event.clearance_id), event, recorded_at)
+    known, listing = state.clearances.get(event.clearance_id), list_state.listing_of(state)
+    changed = clearances.evolve(known, event, recorded_at, listing.version_naming)
     bound = state.bound
     if isinstance(event, BindingConfirmed):
         identity = identity_of(event.identity)

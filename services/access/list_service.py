@@ -3,12 +3,18 @@
 from datetime import UTC
 
 from planier.access.v1 import list_pb2 as pb
+from planier.access.v1.events_pb2 import PARTY_PREFECTURE
 
 from services.access import list_view
 from services.access import nominative_list as lists
+from services.access.convention import office_of
 from services.access.list_state import listing_of
+from services.access.masking import hides, mask_list
 from services.access.nominative_list import ListCommand
 from services.access.writing import Writing, actor_of, require_screened
+from services.kernel.clock import Clock
+from services.kernel.errors import denied
+from services.kernel.pseudonyms import Pseudonyms
 from services.kernel.rpc.call import Call
 
 
@@ -16,6 +22,8 @@ class ListMethods:
     """The part of planier.access.v1.AccessService that governs and shows the Préfecture's list."""
 
     _writing: Writing
+    _pseudonyms: Pseudonyms
+    _clock: Clock
 
     async def AdoptListKeys(self, request: pb.AdoptListKeysRequest, call: Call) -> pb.AdoptListKeysResponse:
         """Adopts the Préfecture's own keys; the signature in the request is the credential."""
@@ -134,6 +142,11 @@ class ListMethods:
         snapshot = await self._writing.current(call)
         response = list_view.list_of(listing_of(snapshot.state))
         call.data.count = len(response.persons)
+        office = office_of(snapshot.state, actor_of(call), self._clock.now())
+        if office is None:  # lost between check and query
+            raise denied("OFFICE_LOST", "an office is needed to read the list", "house.office")
+        if hides(office, PARTY_PREFECTURE):
+            mask_list(response, self._pseudonyms)
         return response
 
     async def _proposed(self, command: ListCommand, proposal_id: str, call: Call) -> pb.ListProposal:

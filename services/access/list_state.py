@@ -25,7 +25,7 @@ from planier.access.v1.list_events_pb2 import (
 
 from services.access import deed as deeds
 from services.access import list_version
-from services.access.clearances import Clearance
+from services.access.clearances import Clearance, Content
 from services.access.convention import State, in_force
 from services.access.list_version import VALIDATION, Entry, Keys, Version, key_of
 from services.access.people import Identity, Person, identity_of
@@ -136,6 +136,11 @@ class Listing:
         if mark.suspensions:
             return ListStanding.SUSPENDED
         return ListStanding.REFUSED if mark.refused else ListStanding.LISTED
+
+    def version_naming(self, content: Content) -> int:
+        """The version in force where it names the Préfecture's person of a clearance; 0 where none does."""
+        named = content.party == PARTY_PREFECTURE and self.entry_of(content.person) is not None
+        return self.current.number if self.current is not None and named else 0
 
     def entry_of(self, person: Person) -> Entry | None:
         """The entry of the newest verified version that names a person."""

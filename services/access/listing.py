@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,12 +22,14 @@ from services.access.convention import (
     sees,
     standing_of,
 )
+from services.access.masking import hides, mask_clearance
 from services.access.people import affiliation_message, identity_message, person_message
-from services.kernel.errors import Violation, invalid
+from services.kernel.errors import Problem, Violation, invalid
+from services.kernel.pseudonyms import Pseudonyms
 
 DEFAULT_PAGE = 100
 MOST_A_PAGE = 1000
-_PREFIX = b"1:"
+_PREFIX = b"2:"
 _STATES = {
     Standing.GRANTED: pb.CLEARANCE_STATE_GRANTED,
     Standing.BINDING_PROPOSED: pb.CLEARANCE_STATE_BINDING_PROPOSED,
@@ -50,16 +53,27 @@ class Page:
     next_page_token: str
 
 
-def page_of(state: State, office: Office, page_size: int, page_token: str) -> Page:
-    """The page after the token, of what an office sees. Raises Problem INVALID_ARGUMENT PAGE_TOKEN_INVALID."""
-    after = _decoded(page_token) if page_token else ""
-    size = min(page_size or DEFAULT_PAGE, MOST_A_PAGE)
+def page_of(state: State, office: Office, page_size: int, page_token: str, pseudonyms: Pseudonyms) -> Page:
+    """The page after the token, of what an office sees. Raises Problem INVALID_ARGUMENT PAGE_TOKEN_INVALID.
+
+    A token names the last clearance of its page by a pseudonym: that page may not say its id.
+    """
     visible = sorted(
-        (item for item in state.clearances.values() if sees(office, item) and item.clearance_id > after),
-        key=lambda item: item.clearance_id,
+        (item for item in state.clearances.values() if sees(office, item)), key=lambda item: item.clearance_id
     )
-    shown = tuple(visible[:size])
-    return Page(shown, _encoded(shown[-1].clearance_id) if len(visible) > size else "")
+    names = (_place(item, pseudonyms) for item in visible)
+    begins = _after(_decoded(page_token), names) if page_token else 0
+    ends = begins + min(page_size or DEFAULT_PAGE, MOST_A_PAGE)
+    shown = tuple(visible[begins:ends])
+    return Page(shown, _encoded(_place(shown[-1], pseudonyms)) if len(visible) > ends else "")
+
+
+def shown_to(state: State, office: Office, clearance: Clearance, at: datetime, pseudonyms: Pseudonyms) -> pb.Clearance:
+    """A clearance as an office may see it: of the other party's people no name, where it oversees."""
+    message = message_of(state, clearance, at)
+    if hides(office, clearance.party):
+        mask_clearance(message, pseudonyms)
+    return message
 
 
 def message_of(state: State, clearance: Clearance, at: datetime) -> pb.Clearance:
@@ -78,7 +92,7 @@ def message_of(state: State, clearance: Clearance, at: datetime) -> pb.Clearance
         areas=[area_message(area) for area in content.areas],
         engagement_id=content.engagement_id,
         urgent=clearance.urgent,
-        decisions=[NumberedDecision(year=year, number=number) for year, number in clearance.decisions],
+        decisions=[NumberedDecision(year=one.number[0], number=one.number[1]) for one in clearance.decisions],
         refusal=clearance.refusal or "",
         affiliation=affiliation_message(clearance.affiliation),
     )
@@ -132,8 +146,20 @@ def binding_of(state: State, identity: Identity, at: datetime) -> pb.BindingStat
     return pb.BINDING_STATE_PROPOSED if Standing.BINDING_PROPOSED in standing else pb.BINDING_STATE_UNKNOWN_PERSON
 
 
-def _encoded(clearance_id: str) -> str:
-    return base64.urlsafe_b64encode(_PREFIX + clearance_id.encode()).decode()
+def _place(clearance: Clearance, pseudonyms: Pseudonyms) -> str:
+    return pseudonyms.of_thing("page", clearance.clearance_id)
+
+
+def _after(place: str, names: Iterable[str]) -> int:
+    """How many clearances a page that ended at that place leaves behind; none is ever removed."""
+    found = next((number for number, name in enumerate(names, 1) if name == place), None)
+    if found is None:
+        raise _bad_token()
+    return found
+
+
+def _encoded(place: str) -> str:
+    return base64.urlsafe_b64encode(_PREFIX + place.encode()).decode()
 
 
 def _decoded(page_token: str) -> str:
@@ -143,5 +169,9 @@ def _decoded(page_token: str) -> str:
             return token.removeprefix(_PREFIX).decode()
     except (binascii.Error, ValueError):
         pass
+    raise _bad_token()
+
+
+def _bad_token() -> Problem:
     found = Violation("page_token", "token", "must be a next_page_token of this method")
-    raise invalid("PAGE_TOKEN_INVALID", "the page token is not one of ours", found)
+    return invalid("PAGE_TOKEN_INVALID", "the page token is not one of ours", found)

@@ -37,4 +37,4 @@ class RecheckMethods:
         snapshot = await self._writing.current(call)
         results = await asyncio.to_thread(self._rechecks.run, request)
         call.data.count = len(results)
-        return pb.RecheckResponse(results=results, engine=ENGINE, time_zone_data=snapshot.time_zone_data)
+        return pb.RecheckResponse(results=results, engine=ENGINE, time_zone_data=snapshot.resting_on.time_zone_data)

@@ -13,9 +13,10 @@ from planier.common.v1.release_pb2 import InstrumentReference
 
 from services.access import listing
 from services.access.acts import digest
-from services.access.checker import Checks
+from services.access.checker import Checks, recognise
 from services.access.clearances import Content, areas_of
 from services.access.convention import Convention, Identity, office_of
+from services.access.decision_service import DecisionMethods
 from services.access.deed import raw_public_key
 from services.access.domain import (
     AcknowledgeNotice,
@@ -50,9 +51,11 @@ from services.kernel.clock import Clock
 from services.kernel.errors import Violation, denied, invalid, precondition
 from services.kernel.guard.grant import Subject
 from services.kernel.guard.tokens import RENEW_AUDIENCE, TokenIssuer, TokenVerifier
+from services.kernel.pseudonyms import Pseudonyms
 from services.kernel.rpc.call import Call
 from services.kernel.screening import detector_of
 from services.kernel.store.base import EventStore
+from services.kernel.traces import MOST_TOGETHER
 
 # Every service takes the token of a person; each asks access again at every request.
 AUDIENCES = ("access", "analytics", "audit", "ingest")
@@ -66,7 +69,7 @@ class Founding:
     annex_hash: str
 
 
-class AccessServicer(ListMethods, EngagementMethods, RecheckMethods):
+class AccessServicer(ListMethods, EngagementMethods, DecisionMethods, RecheckMethods):
     """planier.access.v1.AccessService."""
 
     def __init__(
@@ -82,6 +85,7 @@ class AccessServicer(ListMethods, EngagementMethods, RecheckMethods):
         sessions: TokenVerifier,
         token_keys: Mapping[str, Ed25519PublicKey],
         founding: Founding,
+        pseudonyms: Pseudonyms,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -95,6 +99,7 @@ class AccessServicer(ListMethods, EngagementMethods, RecheckMethods):
         self._sessions = sessions
         self._token_keys = token_keys
         self._founding = founding
+        self._pseudonyms = pseudonyms
         self._clock = clock
 
     async def SignConvention(self, request: pb.SignConventionRequest, call: Call) -> pb.SignConventionResponse:
@@ -309,16 +314,25 @@ class AccessServicer(ListMethods, EngagementMethods, RecheckMethods):
         office = office_of(snapshot.state, _actor(call), now)
         if office is None:  # lost between check and query
             raise denied("OFFICE_LOST", "an office is needed to read the list", "house.office")
-        page = listing.page_of(snapshot.state, office, request.page_size, request.page_token)
+        state, hidden = snapshot.state, self._pseudonyms
+        page = listing.page_of(state, office, request.page_size, request.page_token, hidden)
         call.data.count = len(page.clearances)
         return pb.ListClearancesResponse(
-            clearances=[listing.message_of(snapshot.state, clearance, now) for clearance in page.clearances],
+            clearances=[listing.shown_to(state, office, item, now, hidden) for item in page.clearances],
             next_page_token=page.next_page_token,
         )
+
+    def recognise_Check(self, request: pb.CheckRequest) -> bool:
+        """Most batches keep the contract's rules; saying so costs less than judging each."""
+        return recognise(request.items)
 
     async def Check(self, request: pb.CheckRequest, call: Call) -> pb.CheckResponse:  # noqa: ARG002 -- the server calls it so
         """Decides a batch under the state at the store's head as of its arrival or later."""
         return await self._checks.decide(request.items)
+
+    def recognise_StreamChecks(self, request: pb.StreamChecksRequest) -> bool:
+        """As Check; of the traces there are no more than a message may name."""
+        return recognise(request.batch.items) and len(request.traceparents) <= MOST_TOGETHER
 
     async def StreamChecks(self, request: pb.StreamChecksRequest, call: Call) -> pb.StreamChecksResponse:  # noqa: ARG002 -- the server calls it so
         """One batch of a stream, decided as `Check` decides it."""

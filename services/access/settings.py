@@ -20,6 +20,8 @@ class AccessSettings(ServiceSettings):
     annex_file: FilePath
     # Ed25519 private key, PEM: signs internal tokens.
     token_key_file: FilePath
+    # 32 random bytes or more, audit's own file: a person hidden from the other party bears one pseudonym in both.
+    pseudonym_key_file: FilePath
     # Ed25519 public keys, PEM, as the deployment was handed them: keys inside a deed prove nothing alone.
     city_key_file: FilePath
     prefecture_key_file: FilePath

@@ -1,18 +1,20 @@
 """The folded state of access, caught up with the store at each use: another replica may have written since."""
 
+import asyncio
 import struct
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import cast
+from typing import Self, cast
 
+from planier.access.v1.access_pb2 import CheckResponse
 from planier.common.v1.release_pb2 import StorePosition
 
 from services.access.convention import State
 from services.access.decisions import Decider
 from services.access.domain import EVENTS, Event, evolve
-from services.access.engine import time_zone_data
+from services.access.engine import ENGINE, time_zone_data
 from services.access.policy import Policy
 from services.kernel.clock import from_microseconds
 from services.kernel.store.base import GENESIS, EventStore, Position, StoredEvent
@@ -33,18 +35,24 @@ class Snapshot:
     state: State
     position: Position
     decider: Decider
+    # What every answer decided under it says beside its verdicts.
+    resting_on: CheckResponse
 
-    @property
-    def time_zone_data(self) -> str:
-        """The rules that the state's legal terms were counted with."""
-        return time_zone_data(self.state.convention.zone.key if self.state.convention else "")
+    @classmethod
+    def of(cls, state: State, position: Position, policy: Policy) -> Self:
+        """The snapshot of a state folded up to a position, its legal terms by its zone's present rules."""
+        resting_on = CheckResponse(
+            state=StorePosition(store_id=position.store_id, position=position.position, digest=position.digest),
+            policy_hash=policy.hash,
+            engine=ENGINE,
+            time_zone_data=time_zone_data(state.convention.zone.key if state.convention else ""),
+        )
+        return cls(state, position, Decider(policy, state), resting_on)
 
     @property
     def store_position(self) -> StorePosition:
         """The position as a message."""
-        return StorePosition(
-            store_id=self.position.store_id, position=self.position.position, digest=self.position.digest
-        )
+        return self.resting_on.state
 
 
 class StateCache:
@@ -57,14 +65,26 @@ class StateCache:
         self._snapshot: Snapshot | None = None
         # The head of a file is read in microseconds and waits for no writer; that of a server is a round trip away.
         self._near_head = store.open_head() if isinstance(store, SqlEventStore) else None
+        self._head_of_turn: Position | None = None
 
     def at_head(self) -> Snapshot | None:
         """The known state where the store's head, read now, still is its position; for the event loop.
 
         None where finding out would take long: the head is not near, or events came since and are to be folded.
+        Whoever asks in the loop's present turn shares one reading: their steps were queued before it, so what they
+        work for had arrived; what is queued later runs after it is forgotten.
         """
-        known, head = self._snapshot, self._near_head
-        return known if known is not None and head is not None and head() == known.position else None
+        known, near = self._snapshot, self._near_head
+        if known is None or near is None:
+            return None
+        head = self._head_of_turn
+        if head is None:
+            asyncio.get_running_loop().call_soon(self._forget_head)
+            head = self._head_of_turn = near()
+        return known if head == known.position else None
+
+    def _forget_head(self) -> None:
+        self._head_of_turn = None
 
     def current(self) -> Snapshot:
         """The state at the store's head as of this call or later. Raises StateUnreadableError or the store's errors."""
@@ -90,7 +110,7 @@ class StateCache:
         position = self._store.position_at(reached.position)
         if position is None or position.digest != reached.digest:
             raise StateUnreadableError("the store changed while it was read")
-        return Snapshot(state, position, Decider(self._policy, state))
+        return Snapshot.of(state, position, self._policy)
 
 
 def folded(store: EventStore, state: State, position: Position, until: int | None = None) -> tuple[State, Position]:

@@ -26,6 +26,7 @@ from services.kernel.guard.ports import Recorder
 from services.kernel.guard.remote import RemoteRecorder
 from services.kernel.guard.tokens import TokenIssuer, TokenVerifier
 from services.kernel.keys import read_private_key, read_public_key
+from services.kernel.pseudonyms import Pseudonyms
 from services.kernel.rpc.client import open_channel
 from services.kernel.rpc.server import Server
 from services.kernel.screening import detector_of
@@ -72,7 +73,7 @@ def core_of(store: EventStore, ids: Ids) -> Core:
     """The core over a store."""
     policy = Policy.load()
     cache = StateCache(store, policy)
-    return Core(cache, Register(store, cache, ids), Checks(cache, policy), policy)
+    return Core(cache, Register(store, cache, ids), Checks(cache), policy)
 
 
 def founding_of(settings: AccessSettings) -> Founding:
@@ -134,6 +135,7 @@ def assemble(
         sessions=tokens,
         token_keys=token_keys,
         founding=founding,
+        pseudonyms=Pseudonyms(settings.pseudonym_key_file.read_bytes()),
         clock=clock,
     )
     guard = Guard(

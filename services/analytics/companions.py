@@ -1,7 +1,8 @@
 """Tables that go with the facts in the same projection: what arrived when and where, words of titles, erasures.
 
-They are written in the transaction that writes the versions they speak of, from these versions alone, so that every
-answer is of one position. An erased fact leaves nothing in them but the numbers of its positions.
+They are written in the transaction that writes the versions they speak of (words: that which completes their lot), from
+these versions alone, so that every answer is of one position. An erased fact leaves nothing in them but the numbers of
+its positions.
 """
 
 from collections import Counter
@@ -9,10 +10,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from planier.ingest.v1 import events_pb2
-from sqlalchemy import BigInteger, Column, Connection, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, Connection, Integer, LargeBinary, MetaData, Table, Text
 
-from services.analytics.bulk import in_chunks, insert, run_many
-from services.analytics.words import grams, words_of
+from services.analytics import postings as lots
+from services.analytics.bulk import in_chunks, insert, insert_new, run, run_many
+from services.analytics.words import grams
 from services.kernel.store.base import StoredEvent
 
 # Arrivals are counted by spans of five minutes.
@@ -45,11 +47,16 @@ _ARRIVED = (
     " ON CONFLICT (source, cell, slot) DO UPDATE SET facts = fact_arrivals~.facts + excluded.facts"
 )
 _DROP_ARRIVALS = "DELETE FROM fact_arrivals~ WHERE source = ? AND cell = ? AND slot = ? AND facts <= 0"
-_DROP_WORD = "DELETE FROM search_postings~ WHERE word = ? AND starts_us = ? AND position = ?"
+# In order and limited: before the first ANALYZE, PostgreSQL would read the whole table for the bounds alone.
+_IN_LOT = (
+    "SELECT position, starts_us, title FROM fact_versions~ WHERE position > ? AND position <= ?"
+    " ORDER BY position LIMIT ?"
+)
+_ENTRIES = "SELECT entries FROM search_postings~ WHERE word = ? AND lot = ?"
+_DROP_ENTRIES = "DELETE FROM search_postings~ WHERE word = ? AND lot = ?"
 _DROP_UNUSED = (
     "DELETE FROM search_grams~ WHERE word = ? AND NOT EXISTS (SELECT 1 FROM search_postings~ s WHERE s.word = ?)"
 )
-_NEW_GRAM = "INSERT INTO search_grams~ (gram, word) VALUES (?, ?) ON CONFLICT DO NOTHING"
 _ERASED = "INSERT INTO fact_erasures~ (erased_at, position) VALUES (?, ?) ON CONFLICT DO NOTHING"
 _VERSIONS = frozenset(
     kind.DESCRIPTOR.full_name for kind in (events_pb2.FactDeclared, events_pb2.FactAmended, events_pb2.FactCancelled)
@@ -82,8 +89,10 @@ class Companions:
             f"search_postings{suffix}",
             metadata,
             Column("word", Text, primary_key=True),
-            Column("starts_us", BigInteger, primary_key=True),
-            Column("position", BigInteger, primary_key=True),
+            Column("lot", BigInteger, primary_key=True),
+            Column("latest_us", BigInteger, nullable=False),
+            Column("facts", Integer, nullable=False),
+            Column("entries", LargeBinary, nullable=False),
             sqlite_with_rowid=False,
         )
         # The vocabulary: what is near a word is looked for among these, however many facts have it.
@@ -106,10 +115,11 @@ class Companions:
         self, connection: Connection, events: Sequence[StoredEvent], versions: Iterable[Row], gone: Sequence[Gone]
     ) -> None:
         """The effect of consecutive events, beside the rows of `fact_versions` that they made and deleted."""
-        added = list(versions)
-        self._count(connection, added, gone)
-        self._learn(connection, added)
-        self._forget(connection, gone)
+        self._count(connection, list(versions), gone)
+        learnt, whole = lots.whole_lots(events[0].position - 1), lots.whole_lots(events[-1].position)
+        self._forget(connection, [version for version in gone if version.position <= learnt])
+        for lot in range(learnt, whole, lots.LOT):
+            self._learn(connection, lot)
         run_many(connection, self._sql(_ERASED), sorted(_erasures(events, gone)))
 
     def _count(self, connection: Connection, added: Sequence[Row], gone: Sequence[Gone]) -> None:
@@ -127,28 +137,23 @@ class Companions:
         if gone:
             run_many(connection, self._sql(_DROP_ARRIVALS), [row[:3] for row in changed])
 
-    def _learn(self, connection: Connection, added: Sequence[Row]) -> None:
-        by_title: dict[str, tuple[str, ...]] = {}
-        postings = []
-        for row in added:
-            title = row[11]
-            if title:
-                words = by_title.get(title)
-                if words is None:
-                    words = by_title[title] = tuple(dict.fromkeys(words_of(title)))
-                postings += [(word, row[10], row[0]) for word in words]
-        postings.sort()
-        insert(connection, self.postings, postings)
-        words_used = sorted({word for words in by_title.values() for word in words})
-        run_many(connection, self._sql(_NEW_GRAM), [(gram, word) for word in words_used for gram in grams(word)])
+    def _learn(self, connection: Connection, lot: int) -> None:
+        rows: list[Any] = run(connection, self._sql(_IN_LOT), (lot, lot + lots.LOT, lots.LOT))
+        found = sorted(lots.by_word(rows).items())
+        insert(connection, self.postings, [(word, lot, *lots.packed(entries)) for word, entries in found])
+        insert_new(connection, self.grams, sorted((gram, word) for word, _ in found for gram in grams(word)))
 
     def _forget(self, connection: Connection, gone: Sequence[Gone]) -> None:
-        lost = [
-            (word, version.starts_us, version.position) for version in gone for word in set(words_of(version.title))
-        ]
-        run_many(connection, self._sql(_DROP_WORD), lost)
-        unused = [(word, word) for word in sorted({row[0] for row in lost})]
-        run_many(connection, self._sql(_DROP_UNUSED), unused)
+        """Rewrites the rows of the words that erased versions had, without them."""
+        lost = lots.by_word([(version.position, version.starts_us, version.title) for version in gone])
+        for word, entries in sorted(lost.items()):
+            for lot in sorted({lots.lot_of(position) for _, position in entries}):
+                ((held,),) = run(connection, self._sql(_ENTRIES), (word, lot))
+                kept = set(map(tuple, lots.unpacked(bytes(held)).tolist())) - set(entries)
+                run_many(connection, self._sql(_DROP_ENTRIES), [(word, lot)])
+                if kept:
+                    insert(connection, self.postings, [(word, lot, *lots.packed(kept))])
+        run_many(connection, self._sql(_DROP_UNUSED), [(word, word) for word in sorted(lost)])
 
     def _sql(self, text: str) -> str:
         return text.replace("~", self._suffix)

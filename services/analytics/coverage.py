@@ -24,6 +24,8 @@ from services.analytics.bulk import marks, run
 from services.analytics.companions import LARGE, SLOT_US, WHOLE, cell_of
 from services.analytics.placement import bucket_of
 from services.analytics.projections import code_of
+from services.analytics.reading import position_on
+from services.kernel.store.base import Position
 
 # What is usual is read from the last arrivals: so many spans at most.
 GAPS = 200
@@ -47,6 +49,9 @@ _SLOTS = "SELECT slot FROM fact_arrivals WHERE source = ? AND cell = 0 AND slot 
 _WITHIN = "SELECT DISTINCT source, bucket FROM fact_versions WHERE position >= ? AND position < ? AND source IN (@)"
 _PROBE = "SELECT position, recorded_us FROM fact_versions WHERE position >= ? ORDER BY position LIMIT 1"
 _END_OF_TIME = 2**62
+_ALWAYS = (-_END_OF_TIME, _END_OF_TIME)
+# Beyond any edge, in 1e-7 degree.
+_ANYWHERE = 2**40
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,35 +67,102 @@ class Freshness:
         return max((slot for cell, slot in self.by_cell.items() if cell in near), default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """A coverage; between which instants these facts give it again, None where it may be of older facts than asked."""
+
+    answer: Answer
+    lasts: tuple[int, int] | None
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was read of some sources, when and where the read model stood, and what was answered from it."""
+
+    read_at: float
+    position: Position | None
+    sources: dict[str, Freshness]
+    # The boxes of all their cells, LARGE without one.
+    boxes: list[tuple[int, int, int, int, int]]
+    lasts: tuple[int, int] = (1, 0)
+    answers: dict[frozenset[int] | None, Answer] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, read_at: float, position: Position | None, sources: dict[str, Freshness]) -> "_Known":
+        cells = frozenset[int]().union(*(one.by_cell for one in sources.values()))
+        return cls(read_at, position, sources, [_edges(cell) for cell in cells])
+
+    def answer(self, area: Area | None, at_us: int) -> Answer:
+        """The same message for the same cells, as long as nobody falls silent meanwhile."""
+        if not self.lasts[0] <= at_us <= self.lasts[1]:
+            self.answers.clear()
+            self.lasts = unchanged_between(self.sources.values(), at_us)
+        near = None if area is None else self._near(area)
+        found = self.answers.get(near)
+        if found is None:
+            if len(self.answers) >= GAPS:
+                self.answers.clear()
+            parts = [_message(name, known, near, at_us) for name, known in self.sources.items()]
+            found = self.answers[near] = Answer(sources=parts)
+        return found
+
+    def _near(self, area: Area) -> frozenset[int]:
+        """The cells of any source that meet the area; each is looked at once, however many sources have it."""
+        west, south, east, north = area.west, area.south, area.east, area.north
+        return frozenset(
+            [cell for cell, w, s, e, n in self.boxes if w <= east and e >= west and s <= north and n >= south]
+        )
+
+
 @dataclass(slots=True)
 class CoverageReader:
-    """Coverage for answers about the present, read at most once a second; as of a moment, read each time."""
+    """Coverage for answers about the present, read again where the read model moved, at most once a second.
+
+    As of a moment it is read each time.
+    """
 
     monotonic: Callable[[], float] = time.monotonic
-    _kept: dict[tuple[str, ...], tuple[float, dict[str, Freshness]]] = field(default_factory=dict)
+    _kept: dict[tuple[str, ...], _Known] = field(default_factory=dict)
     _usual: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def read(
         self, connection: Connection, sources: Sequence[str], area: Area | None, now_us: int, as_of_us: int | None
     ) -> Answer:
         """The coverage of these sources, at `as_of_us` or `now_us`; without an area, of everywhere."""
-        known = self._freshness(connection, tuple(sources), as_of_us)
-        at_us = now_us if as_of_us is None else as_of_us
-        near = None if area is None else _near(known.values(), area)
-        return Answer(sources=[_message(name, known[name], near, at_us) for name in sources])
+        return self.covered(connection, sources, area, now_us, as_of_us).answer
 
-    def _freshness(
-        self, connection: Connection, sources: tuple[str, ...], as_of_us: int | None
-    ) -> dict[str, Freshness]:
+    def covered(
+        self, connection: Connection, sources: Sequence[str], area: Area | None, now_us: int, as_of_us: int | None
+    ) -> Covered:
+        """As `read`; nobody changes the answer, which others are given too."""
+        names = tuple(sources)
         if as_of_us is not None:
-            return self._ask(connection, sources, as_of_us)
+            past = _Known.of(0.0, None, self._ask(connection, names, as_of_us))
+            return Covered(past.answer(area, as_of_us), _ALWAYS)
+        position = position_on(connection)
+        known = self._present(connection, names, position)
+        answer = known.answer(area, now_us)
+        return Covered(answer, known.lasts if position is not None and known.position == position else None)
+
+    def known(self, position: Position, sources: Sequence[str], area: Area | None, now_us: int) -> Covered | None:
+        """The coverage at this position, where nothing has to be read for it."""
+        known = self._kept.get(tuple(sources))
+        if known is None or known.position != position:
+            return None
+        answer = known.answer(area, now_us)
+        return Covered(answer, known.lasts)
+
+    def _present(self, connection: Connection, sources: tuple[str, ...], position: Position | None) -> _Known:
         now = self.monotonic()
         kept = self._kept.get(sources)
-        if kept is None or now - kept[0] > KEPT_SECONDS:
-            if len(self._kept) > GAPS:
-                self._kept.clear()
-            kept = self._kept[sources] = (now, self._ask(connection, sources, None))
-        return kept[1]
+        if kept is not None and (
+            now - kept.read_at <= KEPT_SECONDS or (position is not None and kept.position == position)
+        ):
+            return kept
+        if len(self._kept) > GAPS:
+            self._kept.clear()
+        kept = self._kept[sources] = _Known.of(now, position, self._ask(connection, sources, None))
+        return kept
 
     def _ask(self, connection: Connection, sources: tuple[str, ...], as_of_us: int | None) -> dict[str, Freshness]:
         codes = {code_of(source): source for source in sources}
@@ -141,10 +213,18 @@ def rhythm_of(last: int | None, usual_us: int, at_us: int) -> Rhythm.ValueType:
     return RHYTHM_SILENT if at_us - last * SLOT_US > 2 * usual_us else RHYTHM_USUAL
 
 
-def _near(known: Iterable[Freshness], area: Area) -> frozenset[int]:
-    """The cells of any source that meet the area; each is looked at once, however many sources have it."""
-    cells = frozenset().union(*(one.by_cell for one in known))
-    return frozenset(cell for cell in cells if cell == LARGE or _meets(cell, area))
+def unchanged_between(known: Iterable[Freshness], at_us: int) -> tuple[int, int]:
+    """The instants around `at_us` between which no rhythm changes."""
+    first, last = _ALWAYS
+    for one in known:
+        if one.last is None or not one.usual_us:
+            continue
+        latest_usual = one.last * SLOT_US + 2 * one.usual_us
+        if at_us > latest_usual:
+            first = max(first, latest_usual + 1)
+        else:
+            last = min(last, latest_usual)
+    return first, last
 
 
 def _message(name: str, known: Freshness, near: Collection[int] | None, at_us: int) -> SourceCoverage:
@@ -191,6 +271,9 @@ def _position_at(connection: Connection, recorded_us: int) -> int:
     return low
 
 
-def _meets(cell: int, area: Area) -> bool:
+def _edges(cell: int) -> tuple[int, int, int, int, int]:
+    """The cell and its box; what has no cell may lie anywhere."""
+    if cell == LARGE:
+        return (cell, -_ANYWHERE, -_ANYWHERE, _ANYWHERE, _ANYWHERE)
     box = bucket_of(cell)
-    return box.west <= area.east and box.east >= area.west and box.south <= area.north and box.north >= area.south
+    return (cell, box.west, box.south, box.east, box.north)

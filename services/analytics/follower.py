@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Protocol
 
 from opentelemetry.trace import SpanKind
+from planier.ingest.v1.events_pb2 import FactErased
 
 from services.kernel.bus.runs import Run
 from services.kernel.clock import Clock, SystemClock, microseconds
@@ -23,6 +24,7 @@ QUEUED_EVENTS = 10_000
 # Before a task that was told to stop is told again.
 STOP_SECONDS = 0.2
 RETRY_SECONDS = 1.0
+_ERASED = FactErased.DESCRIPTOR.full_name
 
 
 class RunSource(Protocol):
@@ -73,7 +75,9 @@ class Follower:
         telemetry: Telemetry | None = None,
         clock: Clock | None = None,
         on_applied: Callable[[], None] = lambda: None,
+        scrub: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`scrub`: removes from the database's files what erasures left there, False: later; blocking."""
         self._runner = runner
         self._feed = feed
         self._retry_seconds = retry_seconds
@@ -81,6 +85,9 @@ class Follower:
         self._clock = clock or SystemClock()
         self._diverged = False
         self._on_applied = on_applied
+        self._scrub = scrub
+        # A process killed between an erasure and its scrubbing left the bytes behind.
+        self._unscrubbed = True
         # Set once everything that ingest had at some moment of this process's life is applied.
         self.caught_up = asyncio.Event()
 
@@ -136,6 +143,7 @@ class Follower:
                 causes = (run.traceparent for run in batch)
                 with self._telemetry.following("projection.apply", SpanKind.INTERNAL, causes):
                     await asyncio.to_thread(sink.advance, first.store_id, first.previous_digest, events, last.digest)
+                self._unscrubbed = self._unscrubbed or any(event.type == _ERASED for event in events)
                 if settled:
                     self._on_applied()
                     self._measure(events[-1])
@@ -145,6 +153,8 @@ class Follower:
                     rebuild = None
                     self.caught_up.set()
                     self._on_applied()
+            if settled and self._unscrubbed:
+                self._unscrubbed = not await asyncio.to_thread(self._scrub)
 
     def _measure(self, newest: StoredEvent) -> None:
         if self._telemetry.is_on:

@@ -65,7 +65,7 @@ class FactProjection:
     """Ingest's facts as versions and placements; an erased fact leaves no row, in the past neither."""
 
     name = "facts"
-    version = 2
+    version = 3
 
     def __init__(self, suffix: str = "", crossing: Crossing | None = None) -> None:
         self._tables = Tables(suffix)
@@ -251,10 +251,12 @@ class _Batch:
         """Two names of one code (odds of 1 in 100,000 for 300 names) would mix two sources: then it stops."""
         if not self.names:
             return
-        insert_new(connection, self.tables.names, [(code_of(name), name) for name in sorted(self.names)])
-        known = {row[0]: row[1] for row in run(connection, self.tables.sql(_NAMES), ())}
+        known: dict[int, str] = {row[0]: row[1] for row in run(connection, self.tables.sql(_NAMES), ())}
+        new = {code_of(name): name for name in sorted(self.names) if code_of(name) not in known}
+        known.update(new)
         if any(known[code_of(name)] != name for name in self.names):
             raise RuntimeError("two names share a code: the read model needs a longer hash")
+        insert(connection, self.tables.names, list(new.items()))
 
 
 def _box(where: Placement) -> tuple[int | None, ...]:

@@ -7,6 +7,7 @@ decides; elsewhere the index gives candidates, and the fact's own periods and sh
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from planier.analytics.v1.analytics_pb2 import ChangeKind
@@ -18,6 +19,7 @@ from services.analytics.area import Area
 from services.analytics.bulk import marks, run, run_in_pages
 from services.analytics.placement import CELL_RESOLUTION, microseconds_of, parent, shape_of
 from services.analytics.projections import code_of
+from services.analytics.reading import remembered
 from services.analytics.segments import Ints
 from services.analytics.snapshot import Snapshot
 from services.analytics.suppression import NONE, Counts, Minimums, Tally
@@ -140,13 +142,17 @@ def query_map(
     held.takes_columns = True
     asked.all(held)
     tally = held.tally if held.overflown else None
-    names = {row[0]: row[1] for row in run(connection, "SELECT code, text FROM fact_names", ())}
+    names = remembered(connection, "names", _names)
     if tally is not None:
         resolution, rolled = roll_up(tally, query.cell_budget)
         return MapAnswer(resolution=resolution, counts=rolled.shown(), names=names)
     if held.shown is not None:
         return MapAnswer(shown=held.shown, names=names)
     return MapAnswer(_with_details(connection, held.rows), names=names)
+
+
+def _names(connection: Connection) -> Mapping[int, str]:
+    return {row[0]: row[1] for row in run(connection, "SELECT code, text FROM fact_names", ())}
 
 
 def scan(
@@ -184,7 +190,12 @@ def minimums_of(registry: Registry) -> Minimums:
 
 def permitted(grant: Grant, asked: Sequence[str]) -> tuple[str, ...]:
     """The granted sources among those asked for, all of them where none is named."""
-    return tuple(sorted(grant.sources.intersection(asked) if asked else grant.sources))
+    return _ordered(grant.sources, tuple(asked))
+
+
+@lru_cache(maxsize=1_000)
+def _ordered(granted: frozenset[str], asked: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(granted.intersection(asked) if asked else granted))
 
 
 def roll_up(tally: Tally[int], budget: int) -> tuple[int, Tally[int]]:

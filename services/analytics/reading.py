@@ -26,6 +26,8 @@ THREADS = 2
 # Questions in one transaction: a wide one must not hold up a crowd.
 QUESTIONS = 16
 _NEAR = "planier_near"
+_AT = "planier_position"
+_REMEMBERED = "planier_remembered"
 # Steps of SQLite's machine that a question may take on the event loop, about a millisecond: a thread's turn, and the
 # interpreter's lock that each row then waits for, cost more than most questions.
 STEPS_HERE = 40_000
@@ -50,6 +52,24 @@ def is_near(connection: Connection) -> bool:
     return _NEAR in connection.info
 
 
+def position_on(connection: Connection) -> Position | None:
+    """Where the read model stands in this transaction; None outside of a ReadModel."""
+    position: Position | None = connection.info.get(_AT)
+    return position
+
+
+def remembered(connection: Connection, name: str, ask: Callable[[Connection], Answer]) -> Answer:
+    """What was asked under this name on this connection while the read model stood where it stands."""
+    position = position_on(connection)
+    known = connection.info.setdefault(_REMEMBERED, {})
+    kept: tuple[Position, Answer] | None = known.get(name)
+    if kept is None or kept[0] != position:
+        if position is None:
+            return ask(connection)
+        kept = known[name] = (position, ask(connection))
+    return kept[1]
+
+
 class ReadModel:
     """Answers small questions where they arrive, the others in threads; never behind the follower's writes.
 
@@ -70,11 +90,19 @@ class ReadModel:
         if self._near is not None:
             try:
                 with self._near.transaction() as connection:
-                    return self._require_position(connection), question(connection)
+                    position = self._near.standing() or self._near.stand(self._require_position(connection))
+                    return position, question(connection)
             except sqlite3.OperationalError:
                 # Too wide, or the file is busy: a thread has the time.
                 pass
         return await self._batcher.submit(question)
+
+    def standing(self) -> Position | None:
+        """The position, where it is known without a question: nothing was committed since it was last read here."""
+        try:
+            return None if self._near is None else self._near.standing()
+        except sqlite3.OperationalError:
+            return None
 
     async def position(self) -> Position:
         """How far ingest was followed."""
@@ -103,7 +131,7 @@ class ReadModel:
         with self._engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql(_LOCK)
-            position = self._require_position(connection)
+            position = connection.info[_AT] = self._require_position(connection)
             for question in questions:
                 answers.append(_answer(connection, position, question))
                 if isinstance(answers[-1], Exception):
@@ -128,6 +156,23 @@ class _Near:
         driver.execute("PRAGMA busy_timeout=0")
         driver.set_progress_handler(self._count, STEPS_A_COUNT)
         self._steps = 0
+        self._driver = driver
+        self._seen: tuple[int, Position] | None = None
+        self._version = 0
+
+    def standing(self) -> Position | None:
+        """The position last read here, if no other connection has committed since (SQLite's `data_version`).
+
+        In a transaction its first statement: it fixes the snapshot whose version it tells.
+        """
+        ((self._version,),) = self._driver.execute("PRAGMA data_version").fetchall()
+        return self._seen[1] if self._seen is not None and self._seen[0] == self._version else None
+
+    def stand(self, position: Position) -> Position:
+        """Remembers the position of the snapshot that `standing` was asked of."""
+        self._seen = (self._version, position)
+        self._connection.info[_AT] = position
+        return position
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:

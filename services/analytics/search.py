@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from services.analytics.area import Area
 from services.analytics.bulk import marks, run
+from services.analytics.postings import Postings
 from services.analytics.queries import Found, MapQuery, Scan, details_of, permitted, scan
 from services.analytics.words import fewest_common, grams, near, slips_in, words_of
 from services.kernel.guard.grant import Grant
@@ -22,11 +23,6 @@ MOST_WORDS = 8
 MOST_MEANINGS = 50
 
 _NEAR = "SELECT word FROM search_grams WHERE gram IN (@) GROUP BY word HAVING COUNT(*) >= ?"
-_COUNT = "SELECT COUNT(*) FROM (SELECT 1 FROM search_postings WHERE word = ? LIMIT ?) s"
-_POSTINGS = (
-    "SELECT starts_us, position FROM search_postings WHERE word = ? AND starts_us < ?"
-    " ORDER BY starts_us DESC, position DESC LIMIT ?"
-)
 WORLD = Area(-1_800_000_000, -900_000_000, 1_800_000_000, 900_000_000)
 
 
@@ -49,10 +45,11 @@ def search(connection: Connection, grant: Grant, words: str, query: MapQuery) ->
     asked = words_of(words)[:MOST_WORDS]
     if not asked:
         return _all(connection, query, sources) if words.strip() == "" else Hits()
-    meanings = [_meanings(connection, word) for word in asked]
+    postings = Postings.read(connection)
+    meanings = [_meanings(postings, word) for word in asked]
     if not all(meanings):
         return Hits()
-    candidates, cut = _candidates(connection, meanings, query)
+    candidates, cut = _candidates(postings, meanings, query)
     rows = Scan(connection, query, sources).certain(candidates)
     details = details_of(connection, [row[0] for row in rows])
     ranked = []
@@ -91,26 +88,19 @@ def _hits(
     )
 
 
-def _meanings(connection: Connection, word: str) -> dict[str, int]:
+def _meanings(postings: Postings, word: str) -> dict[str, int]:
     """The words of titles that a typed word may stand for, with the slips that this forgives."""
     wanted = sorted(grams(word))
-    rows = run(connection, _NEAR.replace("@", marks(len(wanted))), (*wanted, fewest_common(word)))
-    found = near(word, (row[0] for row in rows))
+    rows = run(postings.connection, _NEAR.replace("@", marks(len(wanted))), (*wanted, fewest_common(word)))
+    found = near(word, {*(row[0] for row in rows), *postings.recent_near(word)})
     return dict(sorted(found.items(), key=lambda item: (item[1], item[0]))[:MOST_MEANINGS])
 
 
-def _candidates(
-    connection: Connection, meanings: Sequence[Mapping[str, int]], query: MapQuery
-) -> tuple[list[int], bool]:
+def _candidates(postings: Postings, meanings: Sequence[Mapping[str, int]], query: MapQuery) -> tuple[list[int], bool]:
     """Positions of the versions that hold the rarest of the words, and whether some were left out."""
-    rarest = min(meanings, key=lambda words: sum(_frequency(connection, word) for word in sorted(words)))
+    rarest = min(meanings, key=lambda words: sum(min(postings.count(word), MOST_CANDIDATES) for word in sorted(words)))
     found: set[tuple[int, int]] = set()
     for word in rarest:
-        found.update((row[0], row[1]) for row in run(connection, _POSTINGS, (word, query.ends_us, MOST_CANDIDATES + 1)))
+        found.update(postings.latest(word, query.ends_us, MOST_CANDIDATES + 1))
     ordered = sorted(found, reverse=True)
     return [position for _, position in ordered[:MOST_CANDIDATES]], len(ordered) > MOST_CANDIDATES
-
-
-def _frequency(connection: Connection, word: str) -> int:
-    count: int = run(connection, _COUNT, (word, MOST_CANDIDATES))[0][0]
-    return count

@@ -32,14 +32,15 @@ from sqlalchemy import Connection
 
 from services.analytics import asking
 from services.analytics.desks import Desks
-from services.analytics.packing import pack
 from services.analytics.placement import microseconds_of
 from services.analytics.places import ZoneAnswers
-from services.analytics.queries import KnownVersion, fact_versions, permitted, query_map
+from services.analytics.plain import is_plain_map
+from services.analytics.queries import KnownVersion, fact_versions
 from services.analytics.reading import ReadModel
 from services.analytics.signal import Signal
 from services.analytics.snapshot import Snapshot
 from services.analytics.suppression import NONE, Minimums
+from services.analytics.viewports import Viewports
 from services.analytics.watching import Watches, not_asked
 from services.kernel.clock import Clock, SystemClock, from_microseconds, microseconds
 from services.kernel.errors import not_found
@@ -66,28 +67,25 @@ class AnalyticsServicer:
         self._model = model
         self._tension, self._conflicts, self._agenda = desks.tension, desks.conflicts, desks.agenda
         self._clock = clock or SystemClock()
-        self._minimums = minimums
-        self._snapshot = snapshot
         self._coverage = desks.coverage
+        self._viewports = Viewports(model, desks.coverage, minimums, snapshot)
         self._zones = ZoneAnswers(model, self._clock, self._coverage, minimums, snapshot, layers)
-        self._watches = Watches(model, signal or Signal(), has, self._coverage, self._clock)
+        signal = signal or Signal()
+        signal.tell(self._viewports.forget)
+        self._watches = Watches(model, signal, has, self._coverage, self._clock)
 
     async def QueryMap(self, request: QueryMapRequest, call: Call) -> QueryMapResponse:
         """Exact features up to the limit, else exact counts by cell; empty where no asked source is permitted."""
         now_us = microseconds(self._clock.now())
         query, grant = asking.map_query(request, now_us), call.granted
         asking.describe_map(request, query, call)
-
-        def answer(connection: Connection) -> QueryMapResponse:
-            response = pack(query_map(connection, grant, query, self._minimums, self._snapshot))
-            sources = permitted(grant, query.sources)
-            covered = self._coverage.read(connection, sources, query.area, now_us, query.as_of_us)
-            response.coverage.CopyFrom(covered)
-            return response
-
-        call.data_position, response = await self._model.read(answer)
+        call.data_position, response = await self._viewports.answer(grant, query, now_us)
         call.data.count = response.total
         return response
+
+    def recognise_QueryMap(self, request: QueryMapRequest) -> bool:
+        """Whether the request surely keeps the rules of its contract: the common one is spared their evaluation."""
+        return is_plain_map(request)
 
     async def GetFact(self, request: GetFactRequest, call: Call) -> GetFactResponse:
         """The fact's versions; NOT_FOUND is the same for an unknown fact and for one the caller may not see."""

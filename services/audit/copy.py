@@ -80,8 +80,8 @@ def _compare(folder: Path, checkpoint: Checkpoint, before: Checkpoint | None) ->
             _require_root(
                 frontier.grow(hashes[: before.size - frontier.size])[0], before, "it does not extend the copy"
             )
-        frontier, nodes = frontier.grow(hashes)
-        inner.update(((level, index), value) for level, index, value in nodes if level % 8 == 0)
+        frontier, runs = frontier.grow(hashes)
+        inner.update(merkle.single(run for run in runs if run[0] % 8 == 0))
     if before is not None and before.size > checkpoint.size:
         raise CopyRefused("the log is shorter than the copy")
     _require_root(frontier, checkpoint, "the tiles are not those of the signed tree")

@@ -6,7 +6,7 @@ can be erased while the tree stands.
 
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 from planier.audit.v1.record_pb2 import AccessRecord, RecordKind
@@ -38,7 +38,7 @@ class Columns(NamedTuple):
     sources: str
 
 
-_BIGGEST = 1 << 63
+_BIGGEST = (1 << 63) - 1
 _BIGGEST_ENUM = (1 << 15) - 1
 _NOT_PERMITTED = frozenset({RecordKind.RECORD_KIND_REFUSAL, RecordKind.RECORD_KIND_UNAUTHENTICATED})
 
@@ -73,14 +73,14 @@ def is_of_service(record: bytes, service: str) -> bool:
 
 
 def columns_of(record: AccessRecord) -> Columns:
-    """The columns of one record."""
+    """The columns of one record, as both engines can hold them: NUL as U+FFFD, numbers within their bounds."""
     actor, occurred, decision = record.actor, record.occurred_at, record.decision
     # Slices: a repeated field is iterated item by item, a list at once.
     clauses, withheld = decision.clauses[:], decision.withheld
     if withheld:
         clauses = list(dict.fromkeys([*clauses, *(clause for left_out in withheld for clause in left_out.clauses)]))
     kind = record.kind
-    return Columns(
+    columns = Columns(
         occurred.seconds * 1_000_000 + occurred.nanos // 1_000,
         kind,
         actor.issuer,
@@ -95,18 +95,29 @@ def columns_of(record: AccessRecord) -> Columns:
         joined(clauses),
         joined(record.data.sources[:]),
     )
+    return columns if _is_storable(columns) else _storable(columns)
 
 
-def is_storable(columns: Columns) -> bool:
-    """Whether both engines can hold the columns: one record that they refuse would fail its whole batch."""
+def _is_storable(columns: Columns) -> bool:
     occurred_at, kind, issuer, subject, party, rpc, purpose, _, look, instance, sequence, clauses, sources = columns
     return (
-        -_BIGGEST < occurred_at < _BIGGEST
+        -_BIGGEST <= occurred_at <= _BIGGEST
         and 0 <= kind <= _BIGGEST_ENUM
         and 0 <= purpose <= _BIGGEST_ENUM
-        and sequence < _BIGGEST
+        and sequence <= _BIGGEST
         and "\0" not in f"{issuer}{subject}{party}{rpc}{look}{instance}{clauses}{sources}"
     )
+
+
+def _storable(columns: Columns) -> Columns:
+    bounds = {"occurred_at": _BIGGEST, "sequence": _BIGGEST, "kind": _BIGGEST_ENUM, "purpose": _BIGGEST_ENUM}
+    values: dict[str, Any] = columns._asdict()
+    for name, value in values.items():
+        if isinstance(value, str):
+            values[name] = value.replace("\0", "\ufffd")
+        elif name in bounds:
+            values[name] = max(-bounds[name], min(bounds[name], value))
+    return Columns(**values)
 
 
 def joined(values: Sequence[str]) -> str:

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, select
 
 from services.audit import merkle
+from services.audit.database import Row, rows
 from services.audit.entry import VERSION, entry_of_commitment
 from services.audit.hand_over import Keys
-from services.audit.log import Row, rows
 from services.audit.note import NoteError, NoteVerifier
 from services.audit.schema import CHECKPOINTS, KEYS
 from services.audit.verify import reading

@@ -2,36 +2,37 @@
 
 One append is one transaction for many records. Whoever appends holds the database's exclusive lock and reads the size
 and the newest epoch under it, so that two processes can never fork the log and only the last that opened it appends.
+What can be derived from the records is not the append's to write (services/audit/derived.py).
 """
 
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from planier.audit.v1.record_pb2 import AccessRecord
-from sqlalchemy import Connection, and_, bindparam, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from services.audit import merkle
+from services.audit import merkle, nodes
 from services.audit.checkpoint import Checkpoint
-from services.audit.database import exclusive, insert, snapshot
-from services.audit.entry import SALT_SIZE, VERSION, columns_of, entry_of, is_storable, parse_record
+from services.audit.database import Row, exclusive, insert, rows, run, snapshot
+from services.audit.derived import catch_up
+from services.audit.entry import SALT_SIZE, VERSION, entry_of, parse_record
 from services.audit.hand_over import Keys
 from services.audit.note import NoteVerifier, sign_note
-from services.audit.schema import BODIES, CHECKPOINTS, COLUMNS, NODES, RECORDS, create_schema
+from services.audit.schema import BODIES, CHECKPOINTS, COLUMNS, DERIVED, RECORDS, create_schema
 from services.audit.sequencer import LogBroken, LogFenced, hand_overs, require_key, take_over
+from services.audit.upgrade import upgrade
 from services.kernel.store.engine import open_engine
 
-# What an append runs goes through the driver's own cursor: a statement of SQLAlchemy costs 50 µs, ten of SQLite's.
 _SIZE = "SELECT max(idx) FROM access_records"
-_EPOCH = "SELECT max(epoch) FROM sequencers"
+_HEAD = "SELECT (SELECT max(epoch) FROM sequencers), (SELECT max(idx) FROM access_records)"
 
 # Another process may have signed the same head, to the same bytes.
 _STORE_CHECKPOINT = "INSERT INTO checkpoints (size, root, note) VALUES (?, ?, ?) ON CONFLICT (size) DO NOTHING"
@@ -71,7 +72,6 @@ class SignedHead:
     note: str
 
 
-Row = tuple[Any, ...]
 Known = dict[str, tuple[int, bytes, bytes | None, bytes | None]]
 
 
@@ -126,6 +126,7 @@ class AccessLog:
 
     def _open(self) -> None:
         with exclusive(self.engine) as connection:
+            upgrade(connection)
             create_schema(connection)
             require_key(connection, self.verifier)
             self._frontier = _load_frontier(connection)
@@ -151,30 +152,35 @@ class AccessLog:
         Raises:
             LogFenced: another process has opened the log since; nothing was written.
         """
-        # No engine looks for an id that holds NUL.
-        parsed = [None if "\0" in record_id else parse_record(record) for record_id, record in items]
-        ids = [record_id for (record_id, _), record in zip(items, parsed, strict=True) if record is not None]
+        fit = [_is_record_of(*item) for item in items]
         with self._turn:
-            return self._append(items, parsed, ids)
+            try:
+                return self._append(items, fit, look=False)
+            except (IntegrityError, self.engine.dialect.loaded_dbapi.IntegrityError):
+                # Some are known already, as after a client's second try: nothing was written, and they are looked up.
+                return self._append(items, fit, look=True)
 
-    def _append(
-        self, items: Sequence[tuple[str, bytes]], parsed: Sequence[AccessRecord | None], ids: Sequence[str]
-    ) -> list[Appended]:
+    def _append(self, items: Sequence[tuple[str, bytes]], fit: Sequence[bool], *, look: bool) -> list[Appended]:
         with exclusive(self.engine) as connection:
-            ((epoch,),) = rows(connection, _EPOCH)
+            ((epoch, last),) = rows(connection, _HEAD)
             if epoch != self._epoch:
                 raise LogFenced("another process has opened the log since")
-            frontier = self._current_frontier(connection)
+            frontier = self._current_frontier(connection, _size_after(last))
+            ids = [record_id for (record_id, _), is_fit in zip(items, fit, strict=True) if is_fit] if look else []
             batch = _Batch(frontier.size, _known(connection, ids), self._random_bytes(SALT_SIZE * len(items)))
-            results = [batch.add(*item, record) for item, record in zip(items, parsed, strict=True)]
-            grown, nodes = frontier.grow(batch.leaves)
+            results = [batch.add(*item, is_fit) for item, is_fit in zip(items, fit, strict=True)]
+            grown, runs = frontier.grow(batch.leaves)
             insert(connection, RECORDS, batch.records)
             insert(connection, BODIES, batch.bodies)
-            insert(connection, NODES, nodes)
+            nodes.store(connection, runs)
             self._store(connection, self._unstored)
         self._frontier = grown
         self._unstored = self._sign(grown) if batch.leaves else None
         return results
+
+    def catch_up(self) -> int:
+        """Derives what replay filters on for every durable record, before any look; returns until which index."""
+        return catch_up(self.engine)
 
     def erase(self, indices: Sequence[int], erased_by: int) -> None:
         """Forgets records, salts and columns; `erased_by` is the log index of the record that states the erasure.
@@ -189,11 +195,10 @@ class AccessLog:
             if not found:
                 return
             blank = dict.fromkeys(COLUMNS)
-            connection.execute(update(RECORDS).where(RECORDS.c.idx.in_([row.idx for row in found])).values(**blank))
+            connection.execute(update(DERIVED).where(DERIVED.c.idx.in_([row.idx for row in found])).values(**blank))
             bodies = update(BODIES).where(BODIES.c.idx == bindparam("at"))
             values = bodies.values(salt=None, record=None, erased_by=erased_by, commitment=bindparam("left"))
-            rows = [{"at": row.idx, "left": entry_of(row.salt, row.record)[1:]} for row in found]
-            connection.execute(values, rows)
+            connection.execute(values, [{"at": row.idx, "left": entry_of(row.salt, row.record)[1:]} for row in found])
 
     def keys(self) -> Keys:
         """The log's keys so far, each with the sizes that it may sign."""
@@ -238,7 +243,10 @@ class AccessLog:
 
     def index_of_leaf(self, leaf_hash: bytes) -> int | None:
         """Where a leaf is among the newest RECENT, or None; a receipt states the index of any."""
-        return self._index(and_(RECORDS.c.leaf_hash == leaf_hash, RECORDS.c.idx >= self.size() - RECENT))
+        recent = RECORDS.c.leaf_hash == leaf_hash, RECORDS.c.idx >= self.size() - RECENT
+        with self.reading() as connection:
+            found: int | None = connection.execute(select(RECORDS.c.idx).where(*recent).limit(1)).scalar()
+            return found
 
     def inclusion_proof(self, index: int, size: int) -> tuple[bytes, ...]:
         """Proof that leaf `index` is in the tree of `size`; ValueError where there is none."""
@@ -253,23 +261,17 @@ class AccessLog:
     def _prove(self, connection: Connection, path: Sequence[merkle.Leaves], size: int) -> tuple[bytes, ...]:
         if size > _size(connection):
             raise ValueError("beyond the log")
-        return merkle.hashes(
-            path, _nodes(connection, [node for leaves in path for node in merkle.complete_nodes(leaves)])
-        )
-
-    def _index(self, condition: Any) -> int | None:
-        with self.reading() as connection:
-            found: int | None = connection.execute(select(RECORDS.c.idx).where(condition).limit(1)).scalar()
-            return found
+        wanted = [node for leaves in path for node in merkle.complete_nodes(leaves)]
+        return merkle.hashes(path, nodes.stored(connection, wanted))
 
     def _root_at(self, connection: Connection, size: int) -> bytes:
         wanted = merkle.complete_nodes((0, size))
-        nodes = _nodes(connection, wanted)
-        return merkle.fold([nodes.get(node, b"") for node in wanted])
+        found = nodes.stored(connection, wanted)
+        return merkle.fold([found.get(node, b"") for node in wanted])
 
-    def _current_frontier(self, connection: Connection) -> merkle.Frontier:
+    def _current_frontier(self, connection: Connection, size: int) -> merkle.Frontier:
         """The frontier at the size read under the lock; another process may have appended since ours was kept."""
-        return self._frontier if self._frontier.size == _size(connection) else _load_frontier(connection)
+        return self._frontier if self._frontier.size == size else _load_frontier(connection)
 
     def _sign(self, frontier: merkle.Frontier) -> SignedHead:
         checkpoint = Checkpoint(self.origin, frontier.size, frontier.root())
@@ -277,7 +279,7 @@ class AccessLog:
 
     def _store(self, connection: Connection, head: SignedHead | None) -> None:
         if head is not None:
-            _run(connection, _STORE_CHECKPOINT, (head.checkpoint.size, head.checkpoint.root, head.note))
+            run(connection, _STORE_CHECKPOINT, (head.checkpoint.size, head.checkpoint.root, head.note))
 
 
 class _Batch:
@@ -288,13 +290,12 @@ class _Batch:
         self._known = known
         self._salts = salts
         self.leaves: list[bytes] = []
-        self.records: list[tuple[Any, ...]] = []
-        self.bodies: list[tuple[int, bytes, bytes, None, None]] = []
+        self.records: list[Row] = []
+        self.bodies: list[Row] = []
 
-    def add(self, record_id: str, record: bytes, parsed: AccessRecord | None) -> Appended:
+    def add(self, record_id: str, record: bytes, is_fit: bool) -> Appended:
         """Adds one record's rows, or says why not."""
-        columns = columns_of(parsed) if parsed is not None and record_id and parsed.record_id == record_id else None
-        if columns is None or not is_storable(columns):
+        if not is_fit:
             return Appended(Outcome.INVALID, record_id)
         known = self._known.get(record_id)
         if known is not None:
@@ -309,7 +310,7 @@ class _Batch:
         self._next += 1
         self._known[record_id] = index, leaf, salt, record
         self.leaves.append(leaf)
-        self.records.append((index, record_id, leaf, *columns))
+        self.records.append((index, record_id, leaf))
         self.bodies.append((index, salt, record, None, None))
         return Appended(Outcome.RECORDED, record_id, index, leaf)
 
@@ -319,59 +320,36 @@ def leaf_of(salt: bytes, record: bytes) -> bytes:
     return merkle.leaf_hash(entry_of(salt, record))
 
 
+def _is_record_of(record_id: str, content: bytes) -> bool:
+    # No engine looks for an id that holds NUL.
+    parsed = parse_record(content) if record_id and "\0" not in record_id else None
+    return parsed is not None and parsed.record_id == record_id
+
+
 def _size(connection: Connection) -> int:
     ((last,),) = rows(connection, _SIZE)
+    return _size_after(last)
+
+
+def _size_after(last: int | None) -> int:
     return 0 if last is None else int(last) + 1
 
 
 def _load_frontier(connection: Connection) -> merkle.Frontier:
     size = _size(connection)
     wanted = merkle.complete_nodes((0, size))
-    nodes = _nodes(connection, wanted)
-    if len(nodes) != len(wanted):
+    found = nodes.stored(connection, wanted)
+    if len(found) != len(wanted):
         raise LogBroken("a node of the tree is missing")
-    return merkle.Frontier(size, {level: nodes[level, index] for level, index in wanted})
-
-
-def _nodes(connection: Connection, wanted: Sequence[merkle.Node]) -> Mapping[merkle.Node, bytes]:
-    """Stored complete nodes by (level, index); those missing are absent."""
-    leaves = tuple(index for level, index in wanted if level == 0)
-    inner = [node for node in wanted if node[0]]
-    found: dict[merkle.Node, bytes] = {}
-    if leaves:
-        marks = ", ".join("?" * len(leaves))
-        sql = f"SELECT idx, leaf_hash FROM access_records WHERE idx IN ({marks})"  # noqa: S608 -- marks only
-        found.update(((0, index), leaf) for index, leaf in rows(connection, sql, leaves))
-    if inner:
-        marks = ", ".join(["(?, ?)"] * len(inner))
-        # A join, because SQLite scans the whole table for a row value IN (VALUES …).
-        sql = (
-            f"WITH wanted (level, idx) AS (VALUES {marks}) SELECT n.level, n.idx, n.hash"  # noqa: S608
-            " FROM wanted w JOIN tree_nodes n ON n.level = w.level AND n.idx = w.idx"
-        )
-        values = tuple(number for node in inner for number in node)
-        found.update(((level, index), value) for level, index, value in rows(connection, sql, values))
-    return found
+    return merkle.Frontier(size, {level: found[level, index] for level, index in wanted})
 
 
 def _known(connection: Connection, ids: Sequence[str]) -> Known:
     """Which of these records the log holds already."""
+    if not ids:
+        return {}
     if connection.dialect.name == "sqlite":
         found = rows(connection, _KNOWN_SQLITE, (json.dumps(ids),))
     else:
         found = rows(connection, _KNOWN_POSTGRESQL, (list(ids),))
     return {row[0]: (row[1], row[2], row[3], row[4]) for row in found}
-
-
-def rows(connection: Connection, sql: str, values: tuple[Any, ...] = ()) -> list[Row]:
-    """The rows of one statement, its values marked `?`."""
-    cursor = _run(connection, sql, values)
-    try:
-        return list(cursor.fetchall())
-    finally:
-        cursor.close()
-
-
-def _run(connection: Connection, sql: str, values: tuple[Any, ...]) -> Any:
-    driver: Any = connection.connection.driver_connection
-    return driver.execute(sql if connection.dialect.name == "sqlite" else sql.replace("?", "%s"), values)

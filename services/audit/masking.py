@@ -1,24 +1,15 @@
-"""Each party sees its own people in the log; the other's appear as organisation and stable pseudonym.
+"""Each party sees its own people in the log; the other's appear as organisation and stable pseudonym."""
 
-A pseudonym is HMAC-SHA256 under a secret of the audit service, so that nobody without it can try names against it; the
-first 80 bits in base32 (RFC 4648, lower case) after the party. It is stable for as long as the secret is.
-"""
-
-import base64
-import hmac
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 
 from planier.audit.v1.audit_pb2 import ReplayEntry
 from planier.audit.v1.record_pb2 import AccessRecord
 
 from services.audit.domain import Governance
 from services.audit.entry import parse_record
+from services.kernel.pseudonyms import NOBODY, Pseudonyms
 
-_CONTEXT = b"planier-pseudonym/v1\n"
-_BYTES = 10
-NOBODY = "UNKNOWN"
 # How a person's pseudonym begins.
 PSEUDONYMS = ("CITY-", "PREFECTURE-", f"{NOBODY}-")
 HIDDEN = "(masqué)"
@@ -26,31 +17,6 @@ HIDDEN = "(masqué)"
 _NAMING_FILTERS = ("issuer", "subject", "clearance_id")
 # References of these services' records are facts; elsewhere they may be sessions and clearances.
 _FACTS = ("/planier.analytics.", "/planier.ingest.")
-
-
-class Pseudonyms:
-    """Stable names for people under one secret of at least 32 bytes; None gives everybody of a party the same one."""
-
-    def __init__(self, secret: bytes | None) -> None:
-        if secret is not None and len(secret) < sha256().digest_size:
-            raise ValueError("the pseudonym secret has at least 32 bytes")
-        self._secret = secret
-
-    def of(self, party: str, issuer: str, subject: str) -> str:
-        """The pseudonym of a person."""
-        return f"{party or NOBODY}-{self._code(party, issuer, subject)}"
-
-    def of_thing(self, kind: str, name: str) -> str:
-        """The pseudonym of what leads to a person: a session, a clearance, an agent's number."""
-        return f"{kind}-{self._code(kind, name)}" if name else ""
-
-    def _code(self, *parts: str) -> str:
-        if self._secret is None:
-            return "x" * 16
-        # Lengths first: no two lists of parts share an input.
-        content = _CONTEXT + b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
-        digest = hmac.digest(self._secret, content, "sha256")[:_BYTES]
-        return base64.b32encode(digest).decode().lower()
 
 
 @dataclass(frozen=True, slots=True)

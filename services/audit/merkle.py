@@ -8,7 +8,7 @@ consistency_proof(first, entries) give bytes or raise ValueError; verify_inclusi
 verify_consistency(first, second, first_root, second_root, proof) give True or False whatever the proof holds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -17,6 +17,8 @@ EMPTY_ROOT = sha256(b"").digest()
 
 Node = tuple[int, int]
 Leaves = tuple[int, int]
+# Consecutive nodes of one level: (level, index of the first, hashes).
+Run = tuple[int, int, list[bytes]]
 
 
 def leaf_hash(entry: bytes) -> bytes:
@@ -43,26 +45,32 @@ class Frontier:
         """The tree hash; of no leaves, SHA-256 of nothing."""
         return fold([self.peaks[level] for level in sorted(self.peaks, reverse=True)])
 
-    def grow(self, leaves: Sequence[bytes]) -> tuple["Frontier", list[tuple[int, int, bytes]]]:
-        """Appends leaf hashes; gives the new frontier and each inner node completed, as (level, index, hash).
+    def grow(self, leaves: Sequence[bytes]) -> tuple["Frontier", list[Run]]:
+        """Appends leaf hashes; gives the new frontier and the inner nodes completed, a run a level.
 
         One inner node a leaf on average: O(1) amortised.
         """
-        peaks, nodes = dict(self.peaks), list[tuple[int, int, bytes]]()
+        peaks, runs = dict(self.peaks), list[Run]()
         level, first, fresh = 0, self.size, list(leaves)
         while fresh:
             if first & 1:
-                fresh.insert(0, peaks[level])
+                fresh = [peaks[level], *fresh]
             peaks.pop(level, None)
             if len(fresh) & 1:
                 peaks[level] = fresh[-1]
             first, level = first >> 1, level + 1
             fresh = [sha256(b"\x01" + a + b).digest() for a, b in zip(fresh[::2], fresh[1::2], strict=False)]
-            nodes.extend((level, first + offset, value) for offset, value in enumerate(fresh))
-        return Frontier(self.size + len(leaves), peaks), nodes
+            if fresh:
+                runs.append((level, first, fresh))
+        return Frontier(self.size + len(leaves), peaks), runs
 
 
 EMPTY = Frontier(0, {})
+
+
+def single(runs: Iterable[Run]) -> Iterator[tuple[Node, bytes]]:
+    """Each node of the runs, with its hash."""
+    return (((level, first + place), value) for level, first, hashes in runs for place, value in enumerate(hashes))
 
 
 def fold(subtrees: Sequence[bytes]) -> bytes:
@@ -137,9 +145,7 @@ def tree_nodes(entries: Sequence[bytes]) -> dict[Node, bytes]:
     """Every complete node of the tree over `entries`."""
     leaves = [leaf_hash(entry) for entry in entries]
     _, inner = EMPTY.grow(leaves)
-    return {(0, index): value for index, value in enumerate(leaves)} | {
-        (lv, index): value for lv, index, value in inner
-    }
+    return {(0, index): value for index, value in enumerate(leaves)} | dict(single(inner))
 
 
 def root_hash(entries: Sequence[bytes]) -> bytes:

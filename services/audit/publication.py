@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, insert, select
 
-from services.audit import merkle
+from services.audit import merkle, nodes
 from services.audit.checkpoint import Checkpoint
 from services.audit.cosignature import Cosigner
 from services.audit.database import exclusive
 from services.audit.entry import entry_of, entry_of_commitment
 from services.audit.log import AccessLog, SignedHead
 from services.audit.note import NoteError, Signature, parse_signatures
-from services.audit.schema import BODIES, CHECKPOINTS, COSIGNATURES, NODES, RECORDS
+from services.audit.schema import BODIES, CHECKPOINTS, COSIGNATURES, RECORDS
 from services.audit.sequencer import hand_overs
 from services.audit.tiles import ENTRIES, Tile, TileError, join_entries
 
@@ -160,8 +160,7 @@ def _hashes(connection: Connection, tile: Tile) -> list[bytes]:
     if tile.level == 0:
         query = select(RECORDS.c.leaf_hash).where(RECORDS.c.idx >= first, RECORDS.c.idx < until)
         return list(connection.execute(query.order_by(RECORDS.c.idx)).scalars())
-    nodes = NODES.c.level == tile.node_level, NODES.c.idx >= first, NODES.c.idx < until
-    return list(connection.execute(select(NODES.c.hash).where(*nodes).order_by(NODES.c.idx)).scalars())
+    return list(nodes.span(connection, tile.node_level, first, until).values())
 
 
 def _entries(connection: Connection, tile: Tile) -> list[bytes]:

@@ -9,9 +9,10 @@ from services.audit.domain import Governance
 from services.audit.governing import Governing
 from services.audit.integrity import Integrity
 from services.audit.log import AccessLog
-from services.audit.masking import Mask, Pseudonyms, Viewer
+from services.audit.masking import Mask, Viewer
 from services.audit.replay import Page, Reading, Span, in_messages
 from services.kernel.clock import Clock
+from services.kernel.pseudonyms import Pseudonyms
 from services.kernel.rpc.call import Call
 from services.kernel.store.base import Position
 
@@ -40,6 +41,8 @@ class LogReader:
         """
         mask = await self.mask(call)
         size, root = await asyncio.to_thread(self._state)
+        # Not before: what is pinned is filtered to its last record.
+        await asyncio.to_thread(self._log.catch_up)
         first, limit = min(first, size), min(limit, size)
         call.data_position = Position(self._log.origin, size, root)
         call.data.count = min(size - first, limit or size)

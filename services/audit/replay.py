@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
 from services.audit.entry import VERSION, columns_of
 from services.audit.masking import PSEUDONYMS, Mask
-from services.audit.schema import BODIES, RECORDS
+from services.audit.schema import BODIES, DERIVED, RECORDS
 from services.audit.sought import meet, relation
 
 # One page is one short read transaction: a slow reader never holds an old snapshot of the log.
@@ -77,10 +77,12 @@ def matches(record: AccessRecord, wanted: ReplayFilter) -> bool:
 
 def conditions(wanted: ReplayFilter) -> list[ColumnElement[bool]]:
     """What of the filter the columns can tell. Half-open in time. An erased record passes none but the empty filter."""
-    columns = RECORDS.c
+    columns = DERIVED.c
     found: list[ColumnElement[bool]] = [
-        columns[name] == getattr(wanted, name) for name in (*_EQUALS, "record_id") if getattr(wanted, name)
+        columns[name] == getattr(wanted, name) for name in _EQUALS if getattr(wanted, name)
     ]
+    if wanted.record_id:
+        found.append(RECORDS.c.record_id == wanted.record_id)
     if wanted.HasField("occurred_from"):
         found.append(columns.occurred_at >= wanted.occurred_from.ToMicroseconds())
     if wanted.HasField("occurred_until"):
@@ -110,7 +112,8 @@ def described(wanted: ReplayFilter, data: DataReference) -> None:
 class Reading:
     """One look at the log: a filter, as one viewer may put it and see what passes. No mask: nobody is hidden.
 
-    Every record is compared with its leaf on its way out; `parts` refuses what is altered.
+    Every record is compared with its leaf on its way out; `parts` refuses what is altered. What the columns filter is
+    to be derived up to the span's end (AccessLog.catch_up).
     """
 
     def __init__(self, wanted: ReplayFilter, mask: Mask | None = None, parts: Readable | None = None) -> None:
@@ -126,15 +129,17 @@ class Reading:
             narrow.issuer = narrow.subject = ""
         self._conditions = conditions(narrow)
         if mask is not None and people and not wanted.subject.startswith(PSEUDONYMS):
-            named = and_(*(RECORDS.c[name] == getattr(wanted, name) for name in people))
-            self._conditions.append(or_(RECORDS.c.party != mask.party, named))
+            named = and_(*(DERIVED.c[name] == getattr(wanted, name) for name in people))
+            self._conditions.append(or_(DERIVED.c.party != mask.party, named))
 
     def page(self, connection: Connection, span: Span) -> Page:
         """What passes among the next rows of a span, PAGE of them at most."""
         most = min(span.limit or PAGE, PAGE) if not self._judges else PAGE
         query = (
-            select(RECORDS.c.idx, BODIES.c.salt, BODIES.c.record, RECORDS.c.leaf_hash, RECORDS.c.party)
+            select(RECORDS.c.idx, BODIES.c.salt, BODIES.c.record, RECORDS.c.leaf_hash, DERIVED.c.party)
             .join(BODIES, BODIES.c.idx == RECORDS.c.idx)
+            # A copy that nobody served may not be derived to its end; without a filter nothing of it is left out.
+            .join(DERIVED, DERIVED.c.idx == RECORDS.c.idx, isouter=not self._conditions)
             .where(RECORDS.c.idx >= span.first, RECORDS.c.idx < span.size, *self._conditions)
             .order_by(RECORDS.c.idx)
             .limit(most)

@@ -17,18 +17,17 @@ from sqlalchemy import select
 
 from services.audit.domain import Governance, months_before
 from services.audit.entry import parse_record
+from services.audit.erasure import ACCESS_LOG, ERASED, SYSTEM, is_statement
 from services.audit.governing import Governing
 from services.audit.integrity import Integrity
 from services.audit.log import AccessLog
-from services.audit.schema import BODIES, RECORDS
-from services.audit.watch import ACCESS_LOG, ERASED
+from services.audit.schema import BODIES, DERIVED
 from services.kernel.clock import Clock, Ids, from_microseconds, microseconds
 from services.kernel.guard.records import timestamp
 from services.kernel.store.engine import scrub
 
 # Erased together: one transaction, one record that states it.
 BATCH = 500
-SYSTEM = "spiffe://planier/audit"
 # The log is in the order of recording, and a record is of at most some seconds before; a summary of a minute.
 _DISORDER = timedelta(days=1)
 _SCRUB_MS = 2_000
@@ -68,6 +67,7 @@ class Retention:
             Problem: RECORD_UNAVAILABLE: nothing is erased that is not recorded first.
         """
         governance, _ = await asyncio.to_thread(self._governing.current)
+        await asyncio.to_thread(self._log.catch_up)
         cutoff = months_before(self._clock.now(), governance.months)
         total = 0
         following: int | None = self._oldest
@@ -86,10 +86,10 @@ class Retention:
     def _due(self, first: int, cutoff: datetime, governance: Governance) -> Due:
         latest = microseconds(cutoff + _DISORDER)
         query = (
-            select(RECORDS.c.idx, RECORDS.c.occurred_at, BODIES.c.record)
-            .join(BODIES, BODIES.c.idx == RECORDS.c.idx)
-            .where(RECORDS.c.idx >= first, RECORDS.c.occurred_at.is_not(None))
-            .order_by(RECORDS.c.idx)
+            select(DERIVED.c.idx, DERIVED.c.occurred_at, BODIES.c.record)
+            .join(BODIES, BODIES.c.idx == DERIVED.c.idx)
+            .where(DERIVED.c.idx >= first, DERIVED.c.occurred_at.is_not(None))
+            .order_by(DERIVED.c.idx)
             .limit(BATCH)
         )
         with self._log.reading() as connection:
@@ -109,7 +109,7 @@ class Retention:
         if occurred >= cutoff or content is None or governance.is_held(occurred):
             return False
         record = parse_record(content)
-        return record is not None and not (record.operation == OPERATION_ERASE and record.resource == ACCESS_LOG)
+        return record is not None and not is_statement(record)
 
     def _statement(self, indices: tuple[int, ...], cutoff: datetime, governance: Governance) -> AccessRecord:
         record = AccessRecord(

@@ -1,8 +1,8 @@
 """The log's tables, and the triggers that make them append-only on SQLite and PostgreSQL.
 
-access_records is what must last (index, id, leaf hash) with the filter columns; access_bodies holds what the leaf
-commits to. The one update allowed is an erasure: body, salt and columns to NULL, citing the log index of the record
-that states it and leaving the commitment, SHA-256(salt ‖ record), which the log's entry still holds.
+access_records is what must last (index, id, leaf hash); access_bodies holds what the leaf commits to. The one update
+allowed is an erasure: body and salt to NULL, citing the log index of the record that states it and leaving the
+commitment, SHA-256(salt ‖ record), which the log's entry still holds. access_columns is derived from the bodies.
 """
 
 from sqlalchemy import (
@@ -28,6 +28,15 @@ RECORDS = Table(
     Column("idx", BigInteger, primary_key=True, autoincrement=False),
     Column("record_id", Text, nullable=False, unique=True),
     Column("leaf_hash", LargeBinary, nullable=False),
+)
+# No index on leaf_hash: hashes fall anywhere, so each of a batch's 500 would dirty a page of its own (a quarter of the
+# appends a second, measured at 50,000 records, and worse with size).
+
+# What replay filters on (services/audit/derived.py); all NULL of an erased record.
+DERIVED = Table(
+    "access_columns",
+    METADATA,
+    Column("idx", BigInteger, primary_key=True, autoincrement=False),
     Column("occurred_at", BigInteger),
     Column("kind", SmallInteger),
     Column("issuer", Text),
@@ -42,9 +51,7 @@ RECORDS = Table(
     Column("clauses", Text),
     Column("sources", Text),
 )
-# No index on leaf_hash: hashes fall anywhere, so each of a batch's 500 would dirty a page of its own (a quarter of the
-# appends a second, measured at 50,000 records, and worse with size).
-COLUMNS = tuple(column.name for column in RECORDS.columns)[3:]
+COLUMNS = tuple(column.name for column in DERIVED.columns)[1:]
 
 BODIES = Table(
     "access_bodies",
@@ -56,13 +63,14 @@ BODIES = Table(
     Column("commitment", LargeBinary),
 )
 
-# Inner nodes of complete subtrees, level 1 and up; level 0 is access_records.leaf_hash.
+# Inner nodes of complete subtrees, level 1 and up, as runs of what one append completed: `first` is the index of the
+# first of `hashes` in its level (services/audit/nodes.py). Level 0 is access_records.leaf_hash.
 NODES = Table(
-    "tree_nodes",
+    "tree_runs",
     METADATA,
     Column("level", SmallInteger, primary_key=True, autoincrement=False),
-    Column("idx", BigInteger, primary_key=True, autoincrement=False),
-    Column("hash", LargeBinary, nullable=False),
+    Column("first", BigInteger, primary_key=True, autoincrement=False),
+    Column("hashes", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -104,13 +112,10 @@ COSIGNATURES = Table(
 )
 
 _FROZEN = {
-    "access_records": " AND ".join(
-        ["NEW.idx = OLD.idx", "NEW.record_id = OLD.record_id", "NEW.leaf_hash = OLD.leaf_hash"]
-        + [f"NEW.{name} IS NULL" for name in COLUMNS]
-    ),
+    "access_records": "",
     "access_bodies": "NEW.idx = OLD.idx AND OLD.erased_by IS NULL AND NEW.erased_by IS NOT NULL"
     " AND NEW.salt IS NULL AND NEW.record IS NULL AND length(NEW.commitment) = 32",
-    "tree_nodes": "",
+    "tree_runs": "",
     "checkpoints": "",
     "sequencers": "",
     "log_keys": "",

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, select
 
-from services.audit.schema import RECORDS
+from services.audit.derived import derived_until
+from services.audit.schema import DERIVED
 
 # A record is written within 5 s of its number or never (services/kernel/guard/remote.py); a summary of strangers'
 # attempts may wait for the log to come back.
@@ -54,10 +55,11 @@ class Sequences:
         self._erased = 0
 
     def follow(self, connection: Connection, size: int, now: float) -> None:
-        """Reads what was recorded since; `now` is monotonic, in seconds."""
+        """Reads what was recorded since, as far as columns are derived; `now` is monotonic, in seconds."""
+        size = min(size, derived_until(connection))
         while self._next < size:
             until = min(self._next + _SCAN, size)
-            columns = RECORDS.c
+            columns = DERIVED.c
             query = select(columns.instance, columns.sequence).where(columns.idx >= self._next, columns.idx < until)
             for instance, sequence in connection.execute(query.order_by(columns.idx)):
                 self.add(instance, sequence, now)

@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from planier.audit.v1.record_pb2 import AccessRecord
 from sqlalchemy import Connection, Row, func, make_url, select
 
-from services.audit import merkle
+from services.audit import merkle, nodes
 from services.audit.cosignature import Cosigner
 from services.audit.database import snapshot
+from services.audit.derived import BLANK, columns_between, derived_until
 from services.audit.entry import columns_of, entry_of_commitment, parse_record
+from services.audit.erasure import states_erasure
 from services.audit.hand_over import Keys
 from services.audit.log import leaf_of
 from services.audit.note import NoteError, NoteVerifier
-from services.audit.schema import BODIES, CHECKPOINTS, COLUMNS, COSIGNATURES, KEYS, NODES, RECORDS
+from services.audit.schema import BODIES, CHECKPOINTS, COSIGNATURES, KEYS, RECORDS
 from services.audit.sequences import Sequences
 from services.kernel.store.engine import open_engine
 
@@ -30,13 +33,15 @@ _CHUNK = 4_096
 MAX_FAULTS = 100
 _LAST = (1 << 63) - 1
 
+Derived = tuple[Any, ...] | None
+
 
 @dataclass(frozen=True, slots=True)
 class LogFault:
     """What is wrong, and at which log index (of a node: its first leaf; of a checkpoint: its size).
 
     RECORD_ALTERED, COLUMN_ALTERED, LEAF_ALTERED, NODE_ALTERED, ROOT_MISMATCH, SIGNATURE_INVALID, COSIGNATURE_INVALID,
-    KEY_INVALID, ENTRY_MISSING or ENTRY_REPEATED.
+    KEY_INVALID, ENTRY_MISSING, ENTRY_REPEATED or ERASURE_UNAUTHORISED.
     """
 
     index: int
@@ -109,11 +114,16 @@ class _Verification:
     frontier: merkle.Frontier = merkle.EMPTY
     # Which numbers of each process are there.
     sequences: Sequences = field(default_factory=Sequences)
+    # Columns follow the log: what lies beyond is not derived yet, which is no fault.
+    derived_until: int = 0
+    # The statement of erasure looked at last: 500 erasures cite the same.
+    statement: tuple[int, AccessRecord | None] = (-1, None)
     # None: the log's keys do not hold together, and so no signature does.
     keys: Keys | None = None
 
     def run(self, size: int | None) -> VerifyReport:
         stop = _stored_size(self.connection) if size is None else size
+        self.derived_until = derived_until(self.connection)
         self._keys()
         for head in self._heads(-1, 0):
             self._checkpoint(head)
@@ -146,22 +156,25 @@ class _Verification:
         records = {row.idx: row for row in self.connection.execute(select(RECORDS).where(*bounds))}
         query = select(BODIES).where(BODIES.c.idx >= first, BODIES.c.idx < until)
         bodies = {row.idx: row for row in self.connection.execute(query)}
+        derived = columns_between(self.connection, first, until)
         leaves = list[bytes]()
         for index in range(first, until):
-            leaf = self._leaf(index, records.get(index), bodies.get(index), stop)
+            leaf = self._leaf(index, records.get(index), bodies.get(index), derived.get(index), stop)
             if leaf is None:
                 break
             leaves.append(leaf)
         return leaves
 
-    def _leaf(self, index: int, record: Row[Any] | None, body: Row[Any] | None, stop: int) -> bytes | None:
+    def _leaf(
+        self, index: int, record: Row[Any] | None, body: Row[Any] | None, derived: Derived, stop: int
+    ) -> bytes | None:
         """The leaf by the record's own bytes where they are there, else as stored; None where neither is."""
         if record is None or body is None:
             self._fault(index, "ENTRY_MISSING")
             return None if record is None else bytes(record.leaf_hash)
         stored: bytes = record.leaf_hash
         if body.record is None and body.salt is None:
-            self._erasure(index, record, body, stop)
+            self._erasure(index, record, body, derived, stop)
             return stored
         if body.record is None or body.salt is None or body.erased_by is not None:
             self._fault(index, "ENTRY_MISSING")
@@ -171,14 +184,13 @@ class _Verification:
         computed = leaf_of(body.salt, body.record)
         if computed != stored:
             return self._settle(index, stored, computed)
-        self._columns(index, record, body.record)
+        self._columns(index, record, body.record, derived)
         return stored
 
     def _settle(self, index: int, stored: bytes, computed: bytes) -> bytes:
         """Which of record and leaf was altered, by the parent that the tree holds; the record where nothing tells."""
         sibling = self.connection.execute(select(RECORDS.c.leaf_hash).where(RECORDS.c.idx == (index ^ 1))).scalar()
-        query = select(NODES.c.hash).where(NODES.c.level == 1, NODES.c.idx == index >> 1)
-        parent = self.connection.execute(query).scalar()
+        parent = nodes.stored(self.connection, [(1, index >> 1)]).get((1, index >> 1))
         pair = (sibling or b"", computed) if index & 1 else (computed, sibling or b"")
         if parent is not None and parent == merkle.node_hash(*pair):
             self._fault(index, "LEAF_ALTERED")
@@ -186,20 +198,31 @@ class _Verification:
         self._fault(index, "RECORD_ALTERED")
         return stored
 
-    def _erasure(self, index: int, record: Row[Any], body: Row[Any], stop: int) -> None:
+    def _erasure(self, index: int, record: Row[Any], body: Row[Any], derived: Derived, stop: int) -> None:
         if body.erased_by is None or not 0 <= body.erased_by < stop:
             self._fault(index, "ENTRY_MISSING")
             return
-        if any(getattr(record, name) is not None for name in COLUMNS):
+        if derived != BLANK and index < self.derived_until:
             self._fault(index, "COLUMN_ALTERED")
+        if not self._is_stated(index, body.erased_by):
+            self._fault(index, "ERASURE_UNAUTHORISED")
         if body.commitment is None or merkle.leaf_hash(entry_of_commitment(body.commitment)) != record.leaf_hash:
             self._fault(index, "LEAF_ALTERED")
         self.erased += 1
         self.sequences.add(None, None)
 
-    def _columns(self, index: int, record: Row[Any], content: bytes) -> None:
+    def _is_stated(self, index: int, erased_by: int) -> bool:
+        """Whether the record that an erasure cites authorises it; that record is verified in its own place."""
+        if self.statement[0] != erased_by:
+            content = self.connection.execute(select(BODIES.c.record).where(BODIES.c.idx == erased_by)).scalar()
+            self.statement = erased_by, parse_record(content) if content is not None else None
+        stated = self.statement[1]
+        return stated is not None and index < erased_by and states_erasure(stated, index)
+
+    def _columns(self, index: int, record: Row[Any], content: bytes, derived: Derived) -> None:
         parsed = parse_record(content)
-        if parsed is None or record.record_id != parsed.record_id or tuple(record[3:]) != columns_of(parsed):
+        other = parsed is None or record.record_id != parsed.record_id
+        if other or (index < self.derived_until and derived != _expected(parsed)):
             self._fault(index, "COLUMN_ALTERED")
         if parsed is None:
             return
@@ -207,26 +230,20 @@ class _Verification:
 
     def _extend(self, leaves: list[bytes]) -> None:
         """Grows the tree, stopping at each checkpoint's size to compare, then compares the inner nodes."""
-        first, nodes = self.frontier.size, list[tuple[int, int, bytes]]()
+        first, runs = self.frontier.size, list[merkle.Run]()
         until = first + len(leaves)
         heads = self._heads(first, until)
         for stop in [*(head.size for head in heads), until]:
             self.frontier, grown = self.frontier.grow(leaves[self.frontier.size - first : stop - first])
-            nodes += grown
+            runs += grown
             if heads and heads[0].size == stop:
                 self._checkpoint(heads.pop(0))
-        self._nodes(nodes)
+        self._nodes(runs)
 
-    def _nodes(self, grown: list[tuple[int, int, bytes]]) -> None:
-        by_level: dict[int, list[tuple[int, bytes]]] = {}
-        for level, index, value in grown:
-            by_level.setdefault(level, []).append((index, value))
-        for level, nodes in by_level.items():
-            query = select(NODES.c.idx, NODES.c.hash).where(
-                NODES.c.level == level, NODES.c.idx >= nodes[0][0], NODES.c.idx <= nodes[-1][0]
-            )
-            stored = {row.idx: row.hash for row in self.connection.execute(query)}
-            for index, value in nodes:
+    def _nodes(self, grown: list[merkle.Run]) -> None:
+        for level, start, hashes in grown:
+            stored = nodes.span(self.connection, level, start, start + len(hashes))
+            for index, value in enumerate(hashes, start):
                 if stored.get(index) != value:
                     self._fault(index << level, "NODE_ALTERED")
 
@@ -286,9 +303,14 @@ class _Verification:
         size = self.frontier.size
         if self._heads(size, _LAST):
             self._fault(size, "ENTRY_MISSING")
-        expected = sum(size >> level for level in range(1, size.bit_length()))
-        if self.connection.execute(select(func.count()).select_from(NODES)).scalar() != expected:
+        if not nodes.count_is(self.connection, size):
             self._fault(size, "NODE_ALTERED")
+        if self.derived_until > size:
+            self._fault(size, "COLUMN_ALTERED")
+
+
+def _expected(record: AccessRecord | None) -> Derived:
+    return BLANK if record is None else columns_of(record)
 
 
 def _stored_size(connection: Connection) -> int:

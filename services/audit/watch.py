@@ -4,25 +4,22 @@ One part at a time (4,096 leaves, some 40 ms), so that the check never stands in
 are one round of 2,442 turns. Parts known to be altered are checked again at each turn, so that a restored one is read.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from planier.audit.v1.record_pb2 import AccessRecord
-from planier.common.v1.guard_pb2 import OPERATION_ERASE
 from sqlalchemy import Connection, Row, select
 
-from services.audit import merkle
+from services.audit import merkle, nodes
+from services.audit.derived import BLANK, columns_between, derived_until
 from services.audit.entry import columns_of, entry_of_commitment, parse_record
+from services.audit.erasure import states_erasure
 from services.audit.integrity import PART, Integrity
 from services.audit.log import AccessLog, leaf_of
-from services.audit.schema import BODIES, CHECKPOINTS, COLUMNS, NODES, RECORDS
+from services.audit.schema import BODIES, CHECKPOINTS, RECORDS
 from services.audit.sequences import Hole, Sequences
 from services.kernel.telemetry import Telemetry
 
 _PART_LEVEL = PART.bit_length() - 1
-ACCESS_LOG = "access-log"
-# The filter in which a statement of erasure names its indices, as "0-499,502-502".
-ERASED = "indices"
 
 
 class Watch:
@@ -44,6 +41,7 @@ class Watch:
 
     def turn(self, now: float) -> None:
         """Checks the next part and those known to be altered, and follows the counts. `now` is monotonic."""
+        self._log.catch_up()
         with self._log.reading() as connection:
             size = self._log.frontier().size
             places = {part.first for part in self._integrity.corrupt} | ({self._next} if self._next < size else set())
@@ -70,8 +68,7 @@ def part_fault(connection: Connection, first: int, end: int, size: int) -> tuple
     if isinstance(leaves, tuple):
         return leaves
     _, grown = merkle.EMPTY.grow(leaves)
-    nodes = {(level, (first >> level) + index): value for level, index, value in grown}
-    return _nodes_fault(connection, nodes, first) or _root_fault(connection, first, size)
+    return _nodes_fault(connection, grown, first) or _root_fault(connection, first, size)
 
 
 def _rows_fault(connection: Connection, first: int, end: int) -> list[bytes] | tuple[int, str]:
@@ -80,16 +77,25 @@ def _rows_fault(connection: Connection, first: int, end: int) -> list[bytes] | t
     bodies = {
         row.idx: row for row in connection.execute(select(BODIES).where(BODIES.c.idx >= first, BODIES.c.idx < end))
     }
+    # What was recorded a moment ago may not be derived yet.
+    until, columns = derived_until(connection), columns_between(connection, first, end)
     leaves = []
     for index in range(first, end):
         record, body = records.get(index), bodies.get(index)
         if record is None or body is None:
             return index, "ENTRY_MISSING"
         fault = _erasure_fault(connection, record, body) if body.record is None else _row_fault(record, body)
+        if not fault and index < until and columns.get(index) != _columns(body.record):
+            fault = "COLUMN_ALTERED"
         if fault:
             return index, fault
         leaves.append(bytes(record.leaf_hash))
     return leaves
+
+
+def _columns(content: bytes | None) -> tuple[Any, ...]:
+    parsed = parse_record(content) if content is not None else None
+    return BLANK if parsed is None else columns_of(parsed)
 
 
 def _row_fault(record: Row[Any], body: Row[Any]) -> str:
@@ -100,7 +106,7 @@ def _row_fault(record: Row[Any], body: Row[Any]) -> str:
     if body.commitment is not None:
         return "COLUMN_ALTERED"
     parsed = parse_record(body.record)
-    if parsed is None or parsed.record_id != record.record_id or tuple(record[3:]) != columns_of(parsed):
+    if parsed is None or parsed.record_id != record.record_id:
         return "COLUMN_ALTERED"
     return ""
 
@@ -109,8 +115,6 @@ def _erasure_fault(connection: Connection, record: Row[Any], body: Row[Any]) -> 
     """An erasure is one only where the record that it cites states it."""
     if body.salt is not None or body.erased_by is None:
         return "ENTRY_MISSING"
-    if any(getattr(record, name) is not None for name in COLUMNS):
-        return "COLUMN_ALTERED"
     if body.commitment is None or merkle.leaf_hash(entry_of_commitment(body.commitment)) != record.leaf_hash:
         return "LEAF_ALTERED"
     stated = connection.execute(select(BODIES.c.record).where(BODIES.c.idx == body.erased_by)).scalar()
@@ -118,30 +122,14 @@ def _erasure_fault(connection: Connection, record: Row[Any], body: Row[Any]) -> 
     return "" if parsed is not None and states_erasure(parsed, record.idx) else "ERASURE_UNAUTHORISED"
 
 
-def states_erasure(record: AccessRecord, index: int) -> bool:
-    """Whether a record says that the log erased this index at the end of its time (services/audit/retention.py)."""
-    if record.operation != OPERATION_ERASE or record.resource != ACCESS_LOG:
-        return False
-    for run in record.data.filters.get(ERASED, "").split(","):
-        first, _, last = run.partition("-")
-        if first.isdecimal() and last.isdecimal() and int(first) <= index <= int(last):
-            return True
-    return False
-
-
-def _nodes_fault(connection: Connection, nodes: Mapping[merkle.Node, bytes], first: int) -> tuple[int, str] | None:
+def _nodes_fault(connection: Connection, grown: Sequence[merkle.Run], first: int) -> tuple[int, str] | None:
     """Inner nodes of one part against those recomputed from its leaves."""
-    for level in range(1, _PART_LEVEL + 1):
-        wanted = {index: value for (node_level, index), value in nodes.items() if node_level == level}
-        if not wanted:
-            break
-        query = select(NODES.c.idx, NODES.c.hash).where(
-            NODES.c.level == level, NODES.c.idx >= min(wanted), NODES.c.idx <= max(wanted)
-        )
-        stored: dict[int, bytes] = {row.idx: row.hash for row in connection.execute(query)}
-        for index in sorted(wanted):
-            if stored.get(index) != wanted[index]:
-                return max(first, index << level), "NODE_ALTERED"
+    for level, start, hashes in grown:
+        low = (first >> level) + start
+        found = nodes.span(connection, level, low, low + len(hashes))
+        for place, value in enumerate(hashes):
+            if found.get(low + place) != value:
+                return max(first, (low + place) << level), "NODE_ALTERED"
     return None
 
 
@@ -164,12 +152,5 @@ def _root_fault(connection: Connection, first: int, size: int) -> tuple[int, str
 
 def _stored(connection: Connection, wanted: Sequence[merkle.Node]) -> list[bytes]:
     """Stored hashes of complete nodes, leaves included; b"" for one that is missing."""
-    found = []
-    for level, index in wanted:
-        query = (
-            select(NODES.c.hash).where(NODES.c.level == level, NODES.c.idx == index)
-            if level
-            else select(RECORDS.c.leaf_hash).where(RECORDS.c.idx == index)
-        )
-        found.append(bytes(connection.execute(query).scalar() or b""))
-    return found
+    found = nodes.stored(connection, wanted)
+    return [found.get(node, b"") for node in wanted]

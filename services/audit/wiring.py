@@ -15,7 +15,6 @@ from services.audit.cosigning import ANSWER_SECONDS, Cosigning
 from services.audit.governing import Governing
 from services.audit.integrity import Integrity
 from services.audit.log import AccessLog
-from services.audit.masking import Pseudonyms
 from services.audit.oversight import AccessEvents, OversightServicer
 from services.audit.publication import Publication
 from services.audit.reading import LogReader
@@ -36,6 +35,7 @@ from services.kernel.guard.remote import KeyLoader, RemoteChecker
 from services.kernel.guard.tokens import TokenVerifier
 from services.kernel.https import HttpsServer, client_context
 from services.kernel.keys import read_private_key
+from services.kernel.pseudonyms import Pseudonyms
 from services.kernel.rpc.client import open_channel
 from services.kernel.rpc.server import Server
 from services.kernel.screening import detector_of
@@ -121,7 +121,7 @@ async def assemble(
         telemetry=telemetry,
     )
     retention = Retention(log, governing, integrity, guard.record_own, clock, ids)
-    upkeep = Upkeep(watch, retention, settings.watch_seconds)
+    upkeep = Upkeep(log, watch, retention, settings.watch_seconds)
     servicer = AuditServicer(
         log, writer, signer, key.public_key(), reader, witnesses=witnesses,
         cosigning=outside.cosigning if witnesses else None,

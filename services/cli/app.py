@@ -25,7 +25,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     **{name: (name,) for name in ("fact", "layer", "cortege", "demo")},
     "conflict": ("conflicts",),
     "convention": ("convention", "acts"),
-    "clearance": ("clearance", "review"),
+    "clearance": ("clearance", "review", "decision"),
     "notice": ("notice",),
     "list": ("nominative_list",),
     "engagement": ("engagement",),

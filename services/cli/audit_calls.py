@@ -159,7 +159,7 @@ async def names_of(profile: Profile, motive: str, person: str) -> dict[tuple[str
             found[holder.identity.issuer, holder.identity.subject] = _name(holder.person)
         try:
             for clearance in await clearances_of(profile, motive, person):
-                if clearance.identity.subject:
+                if clearance.identity.issuer:  # a pseudonym has none
                     found[clearance.identity.issuer, clearance.identity.subject] = _name(clearance.person)
         except Problem as problem:
             if problem.reason not in _NO_NAMES:

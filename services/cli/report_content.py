@@ -69,6 +69,8 @@ class Report:
     title: str
     subtitle: str
     sections: tuple[Section, ...]
+    # At the foot of each printed page.
+    footer: str = "Journal des accès, usage interne (art8.licence)"
 
 
 @dataclass(frozen=True, slots=True)

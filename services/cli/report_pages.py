@@ -48,7 +48,11 @@ def pdf(report: Report) -> bytes:
     ]
     for section in report.sections:
         story += _section(section, styles, document.width)
-    document.build(story, onFirstPage=_footer, onLaterPages=_footer)
+
+    def footer(canvas: Any, page: Any) -> None:
+        _footer(canvas, page, report.footer)
+
+    document.build(story, onFirstPage=footer, onLaterPages=footer)
     return file.getvalue()
 
 
@@ -106,10 +110,10 @@ def _styles() -> dict[str, ParagraphStyle]:
     }
 
 
-def _footer(canvas: Any, document: Any) -> None:
+def _footer(canvas: Any, document: Any, words: str) -> None:
     canvas.saveState()
     canvas.setFont("Helvetica", 8)
     canvas.setFillGray(0.35)
     canvas.drawRightString(A4[0] - _MARGIN, 10 * mm, f"page {document.page}")
-    canvas.drawString(_MARGIN, 10 * mm, "Journal des accès, usage interne (art8.licence)")
+    canvas.drawString(_MARGIN, 10 * mm, words)
     canvas.restoreState()

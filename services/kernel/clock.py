@@ -3,13 +3,14 @@
 import os
 import time
 from collections import deque
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 # Bytes at random in an id (74 bits of them stay), and how many ids one draw serves.
 _RANDOM_SIZE: Final = 10
 _DRAWN: Final = 256
 _VARIANTS: Final = "89ab"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Clock(Protocol):
@@ -71,11 +72,10 @@ class RandomIds:
 
 def microseconds(moment: datetime) -> int:
     """Microseconds since 1970-01-01T00:00:00Z of an aware datetime, exact."""
-    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    delta = moment - _EPOCH
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
 def from_microseconds(value: int) -> datetime:
     """The aware UTC datetime of microseconds since 1970-01-01T00:00:00Z, exact."""
-    seconds, rest = divmod(value, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
+    return _EPOCH + timedelta(0, 0, value)

@@ -146,8 +146,10 @@ class ProjectionRunner:
 
         `previous_digest` is the digest before the first event, `digest` the one at the last. One transaction: effect
         and position. Events applied already are skipped. Raises Gap, Diverged, RebuildNeeded; nothing is written then.
+
+        Not flushed: what a power cut takes back, effect and position together, the owner's events say again.
         """
-        with begin_write(self._engine) as connection:
+        with begin_write(self._engine, flushed=False) as connection:
             row = _take(connection, self._row)
             if row["version"] != self._projection.version:
                 raise RebuildNeeded("the tables were made by another version")

@@ -11,7 +11,7 @@ from services.stack.layout import WITNESSES
 NAMES = ("token", "log", "city", "prefecture", *WITNESSES)
 
 
-# What the audit service makes pseudonyms under (services/audit/masking.py).
+# What audit and access make pseudonyms under (services/kernel/pseudonyms.py).
 PSEUDONYM_KEY = "pseudonym.key"
 _SECRET_BYTES = 32
 

@@ -88,6 +88,7 @@ def _access(layout: Layout) -> dict[str, str]:
         "AUDIT_ADDRESS": layout.address("audit"),
         "ANNEX_FILE": str(layout.annex),
         "TOKEN_KEY_FILE": str(layout.keys / "token.pem"),
+        "PSEUDONYM_KEY_FILE": str(layout.keys / PSEUDONYM_KEY),
         "CITY_KEY_FILE": str(layout.keys / "city.pub"),
         "PREFECTURE_KEY_FILE": str(layout.keys / "prefecture.pub"),
         "ISSUER_URL": layout.issuer,

@@ -1,5 +1,6 @@
 """The list and the recheck as officials drive them, on a running installation whose bus is held still meanwhile."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -38,10 +39,16 @@ def done(stack: Stack, *arguments: str) -> None:
 
 def test_a_suspension_counts_at_once_though_no_message_travels(stack: Stack) -> None:
     done(stack, *LOOK)
-    with bus_held_still(stack):
+    with stack.watching("--as", "prefecture-officer") as child, bus_held_still(stack):
+        assert child.stdout is not None
+        assert json.loads(child.stdout.readline())["release"]["receipt"]["record_id"]
         done(stack, "list", "suspend", ENTRY, "--reason", "en attente", "--as", "dga")
         refused = stack.planier(*LOOK)
         assert (refused.status, refused.content["error"]["clause"]) == (1, "art7.validation")
+        # An open stream is closed by its re-check, which asks access and waits for no message either.
+        rest = child.stdout.read()
+        assert child.wait() == 1
+        assert json.loads(rest[rest.index("{\n") :])["error"]["clause"] == "art7.validation"
         done(stack, "list", "resume", ENTRY, "--as", "dga")
     done(stack, *LOOK)
 

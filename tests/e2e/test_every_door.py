@@ -9,7 +9,15 @@ import pytest
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from planier.access.v1 import access_pb2, engagement_events_pb2, engagement_pb2, events_pb2, list_pb2, recheck_pb2
+from planier.access.v1 import (
+    access_pb2,
+    decision_pb2,
+    engagement_events_pb2,
+    engagement_pb2,
+    events_pb2,
+    list_pb2,
+    recheck_pb2,
+)
 from planier.analytics.v1 import analytics_pb2, conflicts_pb2
 from planier.audit.v1 import audit_pb2, governance_pb2, oversight_pb2, record_pb2
 from planier.common.v1 import event_pb2, fact_pb2, guard_pb2, release_pb2
@@ -77,6 +85,10 @@ REQUESTS: Mapping[str, Message] = {
         consultation=LOOK, clearance_id=CLEARANCE, identity=events_pb2.Identity(issuer="i", subject="s")
     ),
     "ListClearances": access_pb2.ListClearancesRequest(consultation=LOOK),
+    "GetDecision": decision_pb2.GetDecisionRequest(
+        consultation=LOOK, number=events_pb2.NumberedDecision(year=2026, number=1)
+    ),
+    "ListOwnDecisions": decision_pb2.ListOwnDecisionsRequest(consultation=LOOK),
     "RecordAct": access_pb2.RecordActRequest(act=b"x", signatures=SIGNATURES),
     "RequestClearance": access_pb2.RequestClearanceRequest(
         consultation=LOOK,

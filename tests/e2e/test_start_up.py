@@ -114,7 +114,7 @@ def test_a_log_that_was_tampered_with_is_not_served(layout: Layout) -> None:
         triggers = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
         for (name,) in triggers:
             connection.execute(f'DROP TRIGGER "{name}"')
-        connection.execute("UPDATE tree_nodes SET hash = ? WHERE level = 2", (bytes(32),))
+        connection.execute("UPDATE tree_runs SET hashes = ? WHERE level = 2", (bytes(32),))
     connection.close()
     status, lines = start(layout, "audit", {})
     assert status == 1

@@ -69,7 +69,7 @@ def test_later_events_evolve_to_the_released_states() -> None:
     [clearance] = state.clearances.values()
     assert (clearance.revoked, clearance.urgent, clearance.affiliation.siret) == (True, True, "21130055300016")
     assert clearance.content.valid_until == datetime(2027, 9, 1, tzinfo=UTC)
-    assert clearance.decisions == ((2026, 7),) * 7
+    assert [decided.number for decided in clearance.decisions] == [(2026, 7)] * 7
     convention = state.convention
     assert convention is not None
     assert convention.versions[-1].awaits == ("notice PREFECTURE",)

@@ -1,33 +1,43 @@
 """The new enemy: who is excluded on one replica stays out, whatever another one, by another clock, writes next.
 
 After spicedb's test of that name: allowed is cleared and not suspended, the two written on two replicas of one
-PostgreSQL whose clocks are hours apart. No bus runs here: what decides reads from none, so no partition of one can
-revive a right.
+PostgreSQL whose clocks are hours apart. No bus runs here, which is the widest partition of one: what decides reads from
+none, so none can revive a right, nor keep a stream open.
 """
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 from planier.access.v1.access_pb2 import CheckItem
-from planier.access.v1.events_pb2 import PARTY_PREFECTURE, ROLE_AUDITOR, ROLE_PREFECTURE_USER
-from planier.audit.v1.audit_pb2 import ReplayRequest, ReplayResponse
-from planier.common.v1.release_pb2 import PURPOSE_OVERSIGHT, PURPOSE_SITUATION
+from planier.access.v1.events_pb2 import PARTY_PREFECTURE, ROLE_PREFECTURE_USER
+from planier.analytics.v1.analytics_pb2 import BoundingBox, WatchMapRequest
+from planier.common.v1.release_pb2 import PURPOSE_SITUATION
 
 from services.access.checker import LocalChecker
 from services.access.domain import SignUndertaking
 from services.access.nominative_list import SuspendListedPerson
 from services.access.people import Identity, Person
 from services.access.undertaking import HASH
+from services.analytics.projections import FactProjection
+from services.analytics.reading import ReadModel, open_for_reading
+from services.analytics.service import AnalyticsServicer
+from services.analytics.signal import Signal
+from services.analytics.wiring import open_for_writing
+from services.kernel.clock import SystemClock
 from services.kernel.errors import Problem
 from services.kernel.guard.ports import Decision
 from services.kernel.guard.streams import Pace
-from services.kernel.rpc.call import Call
+from services.kernel.projection import ProjectionRunner
+from services.kernel.store.base import GENESIS
+from services.kernel.store.opening import open_store
 from tests.fixtures import access
+from tests.fixtures import analytics as built
 from tests.fixtures.access import Replica
 from tests.fixtures.guard import PERSON, Bench, consultation
 from tests.fixtures.store import HandClock
@@ -169,49 +179,77 @@ class Watched:
         return decision
 
 
-async def test_open_streams_end_at_the_first_recheck_after_a_revocation_on_the_other_replica(
-    replicas: tuple[Replica, Replica],
+class News:
+    """A read model of analytics that learns one more fact each time, beside a servicer that watches it."""
+
+    def __init__(self, folder: Path) -> None:
+        url, clock = f"sqlite:///{folder}/analytics.db", SystemClock()
+        self._log, self._applied, self._signal = built.IngestLog(), 0, Signal()
+        self._writer = open_for_writing(url)
+        self._runner = ProjectionRunner(self._writer, FactProjection())
+        self._model = ReadModel(open_for_reading(url), lambda: True)
+        self._steps = open_store(f"sqlite:///{folder}/steps.db", clock=clock)
+        desks = built.desks(self._model, self._steps, clock)
+        self.servicer = AnalyticsServicer(self._model, desks, clock=clock, signal=self._signal)
+
+    def learn(self) -> None:
+        before = self._log.events[-1].digest if self._applied else GENESIS
+        self._log.declare(built.fact(f"works-{self._applied}"))
+        self._runner.advance(self._log.store_id, before, self._log.events[self._applied :], self._log.head().digest)
+        self._applied = len(self._log.events)
+        self._signal.give()
+
+    def close(self) -> None:
+        self._model.close()
+        self._steps.close()
+        self._writer.dispose()
+
+
+@pytest.fixture
+def news(tmp_path: Path) -> Iterator[News]:
+    opened = News(tmp_path)
+    opened.learn()
+    yield opened
+    opened.close()
+
+
+async def test_open_watches_end_at_the_first_recheck_after_a_revocation_on_the_other_replica(
+    replicas: tuple[Replica, Replica], news: News
 ) -> None:
     here, there = replicas
     clearance_id = str(uuid4())
-    grant = access.grant_command(
-        clearance_id,
-        person=access.CITY_PERSON,
-        role=ROLE_AUDITOR,
-        purposes=frozenset({PURPOSE_OVERSIGHT}),
-    )
+    grant = access.grant_command(clearance_id, person=access.CITY_PERSON)
     here.run(*access.binding(grant, Identity(PERSON.issuer, PERSON.subject), access.DGA))
     checks = Watched(there)
-    bench = Bench(service="audit", pace=Pace())
+    bench = Bench(service="analytics", pace=Pace())
     bench.clock.moment = access.NOW
-    bench.token, _ = bench.issuer.access_token(PERSON, ["audit"])
+    bench.token, _ = bench.issuer.access_token(PERSON, ["analytics"])
     bench.guard._admitter._checker = checks
     released = {False: 0, True: 0}
 
-    async def endless(_: ReplayRequest, call: Call) -> AsyncGenerator[ReplayResponse, None]:
-        while True:
-            yield ReplayResponse(tree_size=1)
-            await asyncio.sleep(0.01)
-
     async def watch() -> str:
+        request = WatchMapRequest(consultation=consultation(), box=MARSEILLE)
         try:
-            async for _ in bench.guard.stream(bench.call("Replay"), REQUEST, endless):
+            async for _ in bench.guard.stream(bench.call("WatchMap"), request, news.servicer.WatchMap):
                 released[checks.acknowledged] += 1
         except Problem as problem:
             return f"{problem.reason} {problem.clause}"
         return "ended by itself"
 
     watching = [asyncio.create_task(watch()) for _ in range(5)]
-    while released[False] < 20:  # noqa: ASYNC110 -- the streams run inside the guard
+    while released[False] < 20:
+        news.learn()
         await asyncio.sleep(0.01)
     await asyncio.to_thread(here.run, access.revoke_command(clearance_id))
     checks.acknowledged = True
     async with asyncio.timeout(20):
-        endings = await asyncio.gather(*watching)
-    assert set(endings) == {"ACCESS_DENIED house.office"}
+        while not all(one.done() for one in watching):  # what happens is still told to whoever may know
+            news.learn()
+            await asyncio.sleep(0.01)
+    assert {one.result() for one in watching} == {"ACCESS_DENIED art6.habilitation"}
     # One turn of re-checks, every 500 ms at the latest, and none of it permits.
     assert checks.late == [False] * len(watching)
     await bench.guard.close()
 
 
-REQUEST = ReplayRequest(consultation=consultation(PURPOSE_OVERSIGHT))
+MARSEILLE = BoundingBox(west=5.2, south=43.1, east=5.6, north=43.4)

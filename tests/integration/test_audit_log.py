@@ -7,22 +7,24 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from planier.audit.v1.audit_pb2 import ReplayFilter
-from planier.audit.v1.record_pb2 import RecordKind
+from planier.audit.v1.record_pb2 import AccessRecord, RecordKind
 from planier.common.v1.release_pb2 import Purpose
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from services.audit import merkle
+from services.audit import derived, merkle
 from services.audit.checkpoint import parse_checkpoint
 from services.audit.cosignature import Cosigner, cosign
+from services.audit.derived import derived_until
+from services.audit.entry import parse_record
 from services.audit.folding import fold_database
 from services.audit.log import AccessLog, Outcome, leaf_of
 from services.audit.publication import Publication
 from services.audit.replay import Span, matches, read_page
-from services.audit.schema import METADATA, SEQUENCERS
+from services.audit.schema import DERIVED, METADATA, SEQUENCERS
 from services.audit.sequencer import LogBroken, LogFenced
 from services.audit.verify import VerifyReport, verify_database
-from tests.fixtures.audit import KEY, ORIGIN, access_record, batch, items, opened, sqlite_url
+from tests.fixtures.audit import KEY, ORIGIN, access_record, batch, items, opened, sqlite_url, statement
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
@@ -106,12 +108,6 @@ def test_within_one_batch_the_first_wins(log: AccessLog) -> None:
         lambda record_id, _: (record_id, b"\xff\xff"),
         lambda record_id, _: (record_id, b""),
         lambda record_id, record: (record_id[:-1] + ("0" if record_id[-1] != "0" else "1"), record),
-        lambda record_id, _: (record_id, access_record(record_id=record_id, instance="nul\0").SerializeToString()),
-        lambda record_id, _: (
-            record_id,
-            access_record(record_id=record_id, kind=70_000).SerializeToString(),
-        ),
-        lambda record_id, _: (record_id, _far(record_id)),
         lambda _, __: ("a\0b", access_record(record_id="a\0b").SerializeToString()),
     ],
 )
@@ -122,24 +118,54 @@ def test_an_unfit_record_is_refused_alone(log: AccessLog, spoil: Callable[[str, 
     assert verified(log).sound
 
 
-def _far(record_id: str) -> bytes:
-    record = access_record(record_id=record_id)
-    record.sequence = (1 << 64) - 1
-    return record.SerializeToString()
+def test_what_no_engine_can_hold_as_it_is_is_recorded_and_derived(log: AccessLog) -> None:
+    records = [access_record(1, instance="nul\0"), access_record(2, kind=70_000), access_record(3)]
+    records[2].sequence = (1 << 64) - 1
+    assert [result.outcome for result in log.append(items(records))] == [Outcome.RECORDED] * 3
+    assert log.catch_up() == 3
+    assert verified(log).sound
+
+
+def test_what_replay_filters_on_follows_the_log_and_can_be_thrown_away(log: AccessLog) -> None:
+    log.append(batch(2_500))
+    with log.reading() as connection:
+        assert derived_until(connection) == 0
+    assert log.catch_up() == 2_500
+    with log.engine.begin() as connection:
+        connection.execute(text("DELETE FROM access_columns"))
+    log.append(batch(1))
+    assert log.catch_up() == 2_501
+    assert verified(log).sound
+
+
+def test_a_record_erased_while_it_was_read_leaves_no_columns(log: AccessLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An erasure between the reading of the records and the writing of their columns."""
+    log.append(items([access_record(1), access_record(2), statement(0, 0)]))
+
+    def erasing(content: bytes) -> AccessRecord | None:
+        monkeypatch.setattr(derived, "parse_record", parse_record)
+        log.erase([0], erased_by=2)
+        return parse_record(content)
+
+    monkeypatch.setattr(derived, "parse_record", erasing)
+    assert log.catch_up() == 3
+    with log.reading() as connection:
+        assert connection.execute(text("SELECT subject, party FROM access_columns WHERE idx = 0")).one() == (None, None)
+    assert verified(log).sound
 
 
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE access_records SET subject = 'x' WHERE idx = 1",
-        "UPDATE access_records SET leaf_hash = leaf_hash, subject = NULL WHERE idx = 1",
+        "UPDATE access_records SET record_id = 'x' WHERE idx = 1",
+        "UPDATE access_records SET leaf_hash = leaf_hash WHERE idx = 1",
         "UPDATE access_bodies SET record = salt WHERE idx = 1",
         "UPDATE access_bodies SET record = NULL, salt = NULL WHERE idx = 1",
-        "UPDATE tree_nodes SET idx = idx + 1",
+        "UPDATE tree_runs SET first = first + 1",
         "UPDATE checkpoints SET note = ''",
         "DELETE FROM access_records",
         "DELETE FROM access_bodies",
-        "DELETE FROM tree_nodes",
+        "DELETE FROM tree_runs",
         "DELETE FROM checkpoints",
     ],
 )
@@ -164,7 +190,7 @@ def test_a_log_reopens_where_it_was(url: str) -> None:
 def test_a_log_whose_tree_is_not_the_signed_one_does_not_open(url: str) -> None:
     with opened(url) as log:
         log.append(batch(4))
-    tamper(url, "UPDATE tree_nodes SET hash = :value WHERE level = 2", {"value": bytes(32)})
+    tamper(url, "UPDATE tree_runs SET hashes = :value WHERE level = 2", {"value": bytes(32)})
     with pytest.raises(LogBroken), opened(url):
         pass
 
@@ -210,19 +236,36 @@ def test_a_fenced_process_does_not_take_the_log_back(url: str) -> None:
 
 
 def test_a_log_of_an_earlier_version_opens(tmp_path: Path) -> None:
-    """0.1.0 had no commitments of erased records, no epochs and no keys in its database."""
+    """0.1.0: columns with the leaves, a row a node; no commitments of erased records, no epochs, no keys."""
     url = sqlite_url(tmp_path)
     with opened(url) as log:
         log.append(batch(3))
+        log.catch_up()
     tamper(url, "DELETE FROM checkpoints WHERE size = 0", {})
     with log.engine.begin() as connection:
+        for column in DERIVED.columns[1:]:
+            connection.execute(text(f"ALTER TABLE access_records ADD COLUMN {column.name} {column.type}"))
+            read = f"SELECT {column.name} FROM access_columns c WHERE c.idx = access_records.idx"  # noqa: S608
+            connection.execute(text("DROP TRIGGER IF EXISTS access_records_update"))
+            connection.execute(text(f"UPDATE access_records SET {column.name} = ({read})"))  # noqa: S608
+        connection.execute(
+            text("CREATE TABLE tree_nodes (level SMALLINT, idx BIGINT, hash BLOB, PRIMARY KEY (level, idx))")
+        )
+        connection.execute(text("INSERT INTO tree_nodes SELECT level, first, hashes FROM tree_runs"))
+        connection.execute(text("DROP TABLE tree_runs"))
+        connection.execute(text("DROP TABLE access_columns"))
         connection.execute(text("ALTER TABLE access_bodies DROP COLUMN commitment"))
         for table in ("sequencers", "log_keys", "cosignatures"):
             connection.execute(text(f"DROP TABLE {table}"))
     log.engine.dispose()
+    of_agent = ReplayFilter(subject="agent-7")
     with opened(url) as log:
-        log.append(batch(2))
-        log.erase([0], erased_by=3)
+        with log.reading() as connection:
+            columns = {column["name"] for column in inspect(connection).get_columns("access_records")}
+            assert columns == {"idx", "record_id", "leaf_hash"}
+            assert [entry.index for entry in read_page(connection, of_agent, Span(0, 3, 0))] == [0, 1, 2]
+        log.append([*batch(1), *items([statement(0, 0)])])
+        log.erase([0], erased_by=4)
         assert verified(log).sound
         log.store_checkpoint()
         assert fold_database(url, KEY.public_key()).size == 5
@@ -250,7 +293,8 @@ def test_a_repeated_leaf_is_found_and_named(tmp_path: Path) -> None:
 
 def test_an_erased_record_is_told_from_a_missing_one(log: AccessLog) -> None:
     erased = batch(1)
-    log.append([*erased, *batch(4)])
+    log.append([*erased, *batch(3), *items([statement(0, 0)])])
+    log.catch_up()
     log.erase([0], erased_by=4)
     report = verified(log)
     assert (report.sound, report.erased, report.tree_size) == (True, 1, 5)
@@ -259,9 +303,21 @@ def test_an_erased_record_is_told_from_a_missing_one(log: AccessLog) -> None:
         entries = read_page(connection, ReplayFilter(), Span(0, 5, 0))
         assert not entries[0].HasField("record")
         found = read_page(connection, ReplayFilter(subject="agent-7"), Span(0, 5, 0))
-        assert [entry.index for entry in found] == [1, 2, 3, 4]
+        assert [entry.index for entry in found] == [1, 2, 3]
     tamper(str(log.engine.url.render_as_string(hide_password=False)), "DELETE FROM access_bodies WHERE idx = 2", {})
     assert [(fault.index, fault.fault) for fault in verified(log).faults] == [(2, "ENTRY_MISSING")]
+
+
+@pytest.mark.parametrize("spoil", ["other index", "not the log's own", "before its time", "no statement"])
+def test_an_erasure_that_no_statement_authorises_is_named(log: AccessLog, spoil: str) -> None:
+    stated = statement(1, 1) if spoil == "other index" else statement(0, 0)
+    if spoil == "not the log's own":
+        stated.rpc = "/planier.analytics.v1.AnalyticsService/QueryMap"
+    if spoil == "before its time":
+        stated.data.period_end.CopyFrom(stated.occurred_at)
+    log.append([*batch(2), *(batch(1) if spoil == "no statement" else items([stated]))])
+    log.erase([0], erased_by=2)
+    assert [(fault.index, fault.fault) for fault in verified(log).faults] == [(0, "ERASURE_UNAUTHORISED")]
 
 
 def test_an_erasure_cites_a_record_of_the_log(log: AccessLog) -> None:
@@ -275,14 +331,14 @@ ALTERATIONS = {
     "record": ("access_bodies", "record", "idx = 3", "RECORD_ALTERED"),
     "salt": ("access_bodies", "salt", "idx = 3", "RECORD_ALTERED"),
     "leaf": ("access_records", "leaf_hash", "idx = 3", "LEAF_ALTERED"),
-    "node": ("tree_nodes", "hash", "level = 2 AND idx = 0", "NODE_ALTERED"),
+    "node": ("tree_runs", "hashes", "level = 2 AND first = 0", "NODE_ALTERED"),
     "signature": ("checkpoints", "note", "size = 5", "SIGNATURE_INVALID"),
     "root": ("checkpoints", "root", "size = 5", "ROOT_MISMATCH"),
     "id": ("access_records", "record_id", "idx = 3", "COLUMN_ALTERED"),
-    "subject": ("access_records", "subject", "idx = 3", "COLUMN_ALTERED"),
-    "clauses": ("access_records", "clauses", "idx = 3", "COLUMN_ALTERED"),
-    "occurred": ("access_records", "occurred_at", "idx = 3", "COLUMN_ALTERED"),
-    "permitted": ("access_records", "permitted", "idx = 3", "COLUMN_ALTERED"),
+    "subject": ("access_columns", "subject", "idx = 3", "COLUMN_ALTERED"),
+    "clauses": ("access_columns", "clauses", "idx = 3", "COLUMN_ALTERED"),
+    "occurred": ("access_columns", "occurred_at", "idx = 3", "COLUMN_ALTERED"),
+    "permitted": ("access_columns", "permitted", "idx = 3", "COLUMN_ALTERED"),
 }
 
 
@@ -292,6 +348,7 @@ def test_one_altered_bit_is_found_and_named(url: str, name: str) -> None:
     with opened(url) as log:
         log.append(batch(5))
         log.append(batch(6))
+        log.catch_up()
     assert verify_database(url, KEY.public_key()).sound
     with log.engine.connect() as connection:
         value = connection.execute(text(f"SELECT {column} FROM {table} WHERE {where}")).scalar()  # noqa: S608 -- names of this test
@@ -318,25 +375,29 @@ def test_no_column_can_change_unseen(tmp_path: Path, table: str, column: str) ->
         head = log.head()
         publication.add(head, [(publication.witnesses[0], cosign(head.checkpoint.text(), "w", witness, 1))])
         log.append(batch(6))
-    where = {"tree_nodes": "level = 1 AND idx = 4", "cosignatures": "size = 5", "log_keys": "place = 0"}.get(
+        log.catch_up()
+    where = {"tree_runs": "level = 1 AND first = 2", "cosignatures": "size = 5", "log_keys": "place = 0"}.get(
         table, "rowid = 3"
     )
     with log.engine.connect() as connection:
         value = connection.execute(text(f"SELECT {column} FROM {table} WHERE {where}")).scalar()  # noqa: S608
     log.engine.dispose()
     # An index moves to where no row is; a column that holds nothing comes to hold something.
-    elsewhere: dict[str, object] = {"idx": 1_000, "size": 7}
+    elsewhere: dict[str, object] = {"idx": 1_000, "first": 1_000, "size": 7}
     changed = elsewhere.get(column, 1 if value is None else flipped(value))
     tamper(url, f"UPDATE {table} SET {column} = :value WHERE {where}", {"value": changed})  # noqa: S608
     assert not verify_database(url, KEY.public_key()).sound
 
 
-@pytest.mark.parametrize("table", ["access_records", "access_bodies", "tree_nodes", "checkpoints"])
+@pytest.mark.parametrize("table", ["access_records", "access_bodies", "access_columns", "tree_runs", "checkpoints"])
 def test_a_deleted_row_is_found(url: str, table: str) -> None:
     with opened(url) as log:
         log.append(batch(5))
         log.append(batch(6))
-    where = {"tree_nodes": "level = 1 AND idx = 2", "checkpoints": "size = 11"}.get(table, "idx = 10")
+        log.catch_up()
+    where = {"tree_runs": "level = 1 AND first = 2", "checkpoints": "size = 11", "access_columns": "idx = 9"}.get(
+        table, "idx = 10"
+    )
     tamper(url, f"DELETE FROM {table} WHERE {where}", {})  # noqa: S608
     report = verify_database(url, KEY.public_key())
     # A lost checkpoint is no lost access: the tree under it still stands, and the next head covers it.
@@ -349,7 +410,7 @@ def test_a_cut_tail_is_found_while_its_checkpoint_stands(url: str) -> None:
         log.append(batch(1))
     for table in ("access_records", "access_bodies"):
         tamper(url, f"DELETE FROM {table} WHERE idx = 3", {})  # noqa: S608
-    tamper(url, "DELETE FROM tree_nodes WHERE level = 2 OR idx = 1", {})
+    tamper(url, "DELETE FROM tree_runs WHERE level = 2 OR first = 1", {})
     assert [fault.fault for fault in verify_database(url, KEY.public_key()).faults] == ["ENTRY_MISSING"]
 
 
@@ -370,8 +431,8 @@ def test_holes_in_a_process_count_are_shown(log: AccessLog) -> None:
     log.append(items([access_record(number) for number in (4, 5, 9)]))
     assert verified(log).holes == {"analytics-1": 6}
     # What is erased may be what bore the numbers beside it.
-    log.append(items([access_record(number, instance="analytics-2") for number in (1, 2, 3)]))
-    log.erase([4], erased_by=5)
+    log.append(items([*(access_record(number, instance="analytics-2") for number in (1, 2, 3)), statement(4, 4)]))
+    log.erase([4], erased_by=6)
     assert verified(log).holes == {"analytics-1": 6}
 
 
@@ -385,6 +446,7 @@ def test_replay_filters_in_sql_as_defined_over_the_bytes(log: AccessLog) -> None
     records[5].actor.Clear()
     records[5].actor.certificate_identity = "spiffe://planier/cortege"
     log.append(items(records))
+    log.catch_up()
     from_second, until_fourth = ReplayFilter(), ReplayFilter()
     from_second.occurred_from.CopyFrom(records[1].occurred_at)
     until_fourth.occurred_until.CopyFrom(records[3].occurred_at)

@@ -298,7 +298,7 @@ async def test_cosignatures_of_nobody_are_refused(service: Service) -> None:
 
 async def test_nothing_is_recorded_where_the_log_cannot_be_written(service: Service) -> None:
     with service.log.engine.begin() as connection:
-        connection.execute(text("ALTER TABLE tree_nodes RENAME TO lost"))
+        connection.execute(text("ALTER TABLE tree_runs RENAME TO lost"))
     writer = LogWriter(service.log)
     with pytest.raises(Problem) as failed:
         await writer.write(batch(2))

@@ -39,7 +39,10 @@ from tests.property.test_analytics_map import (
     rectangles,
     relaxed,
     replay,
+    small_lots,
 )
+
+__all__ = ["small_lots"]
 
 WORDS = ("travaux", "refecton", "paradis", "plaine marche", "trav", "")
 MINUTE_US = 60_000_000

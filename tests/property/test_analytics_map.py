@@ -1,6 +1,7 @@
 """The map against the words of its contract, applied one by one to the events."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,6 +36,15 @@ from services.kernel.store.base import GENESIS, StoredEvent
 from services.kernel.store.engine import open_engine
 from tests.fixtures import analytics as built
 from tests.fixtures.analytics import HOUR_US, NEW_YEAR_US, IngestLog
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_lots() -> Iterator[None]:
+    """Lots of words that a log of a few events fills."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("services.analytics.postings.LOT", 4)
+        yield
+
 
 SOURCES = ("works", "markets", "demonstrations")
 KINDS = ("ROAD_WORKS", "MARKET", "PROTEST_MARCH")

@@ -8,7 +8,8 @@ from planier.audit.v1.audit_pb2 import ReplayEntry
 from planier.audit.v1.record_pb2 import AccessRecord
 
 from services.audit.domain import Governance
-from services.audit.masking import Mask, Pseudonyms, Viewer
+from services.audit.masking import Mask, Viewer
+from services.kernel.pseudonyms import Pseudonyms
 from tests.fixtures.audit import access_record
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

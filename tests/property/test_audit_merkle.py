@@ -68,8 +68,7 @@ LARGE_LEAVES = [merkle.leaf_hash(number.to_bytes(4, "big")) for number in range(
 @pytest.fixture(scope="module")
 def large() -> dict[merkle.Node, bytes]:
     _, inner = merkle.EMPTY.grow(LARGE_LEAVES)
-    found = {(level, index): value for level, index, value in inner}
-    return found | {(0, index): value for index, value in enumerate(LARGE_LEAVES)}
+    return dict(merkle.single(inner)) | {(0, index): value for index, value in enumerate(LARGE_LEAVES)}
 
 
 @settings(max_examples=200)
@@ -91,13 +90,14 @@ def test_proofs_of_large_trees(large: dict[merkle.Node, bytes], data: st.DataObj
 
 @given(st.lists(st.integers(0, 60), max_size=8))
 def test_growing_in_batches_is_growing_at_once(counts: list[int]) -> None:
-    frontier, grown, total = merkle.EMPTY, list[tuple[int, int, bytes]](), min(sum(counts), 300)
+    frontier, grown, total = merkle.EMPTY, list[merkle.Run](), min(sum(counts), 300)
     for count in counts:
-        frontier, nodes = frontier.grow(LEAVES[frontier.size : min(frontier.size + count, 300)])
-        grown += nodes
+        frontier, runs = frontier.grow(LEAVES[frontier.size : min(frontier.size + count, 300)])
+        grown += runs
     assert frontier.root() == definition(ENTRIES[:total])
-    inner = {(level, index): value for level, index, value in grown}
-    assert len(inner) == len(grown) == total - total.bit_count()
+    single = list(merkle.single(grown))
+    inner = dict(single)
+    assert len(inner) == len(single) == total - total.bit_count()
     assert inner == {node: value for node, value in merkle.tree_nodes(ENTRIES[:total]).items() if node[0]}
 
 

@@ -20,16 +20,10 @@ from planier.access.v1.events_pb2 import (
 from planier.common.v1.release_pb2 import PURPOSE_ADMINISTRATION, PURPOSE_OVERSIGHT, PURPOSE_SITUATION, Purpose
 
 from services.access.convention import Identity, Person, Standing, State
-from services.access.domain import Command, ConfirmBinding, ProposeBinding, SignConvention, decide
-from services.kernel.errors import Problem
+from services.access.domain import ConfirmBinding, ProposeBinding, SignConvention, decide
 from tests.fixtures import access
 from tests.fixtures.access import NOW, applied, founded, grant_command
-
-
-def refused(state: State, command: Command, at: datetime = NOW) -> Problem:
-    with pytest.raises(Problem) as problem:
-        decide(state, command, at)
-    return problem.value
+from tests.fixtures.refusals import refused
 
 
 def propose(identity: Identity = access.CITY_USER, person: Person = access.CITY_PERSON) -> ProposeBinding:

@@ -15,7 +15,7 @@ from services.access.convention import Convention, Identity, Person, State
 from services.access.domain import Command, decide
 from services.access.engagements import CertifyDestruction, EngagementStanding, Provider
 from services.kernel.errors import Problem
-from tests.fixtures import access
+from tests.fixtures import access, refusals
 from tests.fixtures.access import applied
 from tests.fixtures.engagements import (
     ENGAGEMENT,
@@ -34,10 +34,9 @@ DAY = timedelta(days=1)
 
 
 def refused(state: State, command: Command, at: datetime = NOW) -> tuple[str, str]:
-    with pytest.raises(Problem) as problem:
-        decide(state, command, at)
-    assert RECIPIENT.person.usual_name not in f"{problem.value} {problem.value.violations}"
-    return problem.value.reason, problem.value.clause
+    problem = refusals.refused(state, command, at)
+    assert RECIPIENT.person.usual_name not in f"{problem} {problem.violations}"
+    return problem.reason, problem.clause
 
 
 def opened() -> State:

@@ -30,7 +30,7 @@ from services.access.nominative_list import (
 from services.access.people import Identity, Person, identity_message
 from services.access.policy import Policy
 from services.kernel.errors import Problem
-from tests.fixtures import access
+from tests.fixtures import access, refusals
 from tests.fixtures.access import applied, listed_person, submit_command, validate_command
 from tests.fixtures.engagements import ENGAGEMENT, open_command
 
@@ -42,10 +42,9 @@ KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in
 
 
 def refused(state: State, command: Command, at_days: int = 0) -> tuple[str, str]:
-    with pytest.raises(Problem) as problem:
-        decide(state, command, access.NOW + timedelta(days=at_days))
-    assert USER.usual_name not in f"{problem.value} {problem.value.violations}"
-    return problem.value.reason, problem.value.clause
+    problem = refusals.refused(state, command, access.NOW + timedelta(days=at_days))
+    assert USER.usual_name not in f"{problem} {problem.violations}"
+    return problem.reason, problem.clause
 
 
 def verdict(state: State, at_days: int = 0) -> CheckVerdict:

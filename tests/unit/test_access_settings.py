@@ -12,7 +12,7 @@ from services.access.settings import AccessSettings
 def settings(folder: Path, **changes: Any) -> AccessSettings:
     file = folder / "file"
     file.touch()
-    files = ("certificate", "key", "ca", "annex", "token_key", "city_key", "prefecture_key")
+    files = ("certificate", "key", "ca", "annex", "token_key", "pseudonym_key", "city_key", "prefecture_key")
     members: dict[str, Any] = {
         "service": "access",
         "database_url": "sqlite://",

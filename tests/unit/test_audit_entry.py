@@ -7,7 +7,7 @@ from planier.audit.v1.audit_pb2 import ReplayEntry
 from planier.audit.v1.record_pb2 import AccessRecord, RecordKind
 from planier.common.v1.release_pb2 import Withheld
 
-from services.audit.entry import columns_of, entry_of, is_storable, joined, parse_record
+from services.audit.entry import columns_of, entry_of, joined, parse_record
 from services.audit.receipt import ReceiptSigner
 from services.audit.replay import in_messages
 from services.kernel.guard.receipts import verify_receipt
@@ -51,11 +51,18 @@ def test_nothing_joined_is_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", ["instance", "rpc", "consultation_id"])
-def test_a_nul_in_a_column_is_not_storable(name: str) -> None:
+def test_a_nul_is_kept_as_what_every_engine_can_hold(name: str) -> None:
     record = access_record()
-    assert is_storable(columns_of(record))
     setattr(record, name, "a\0b")
-    assert not is_storable(columns_of(record))
+    assert getattr(columns_of(record), name) == "a\ufffdb"
+
+
+def test_numbers_beyond_the_columns_stand_at_their_bounds() -> None:
+    record = access_record(kind=70_000)
+    record.sequence = (1 << 64) - 1
+    record.occurred_at.seconds = -(1 << 62)
+    columns = columns_of(record)
+    assert (columns.sequence, columns.kind, columns.occurred_at) == ((1 << 63) - 1, (1 << 15) - 1, -(1 << 63) + 1)
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"])

@@ -1,5 +1,7 @@
 """Requests are held to their contract, timestamps included, which protobuf and protovalidate take whatever they say."""
 
+from datetime import UTC
+
 import pytest
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -9,6 +11,7 @@ from planier.common.v1.fact_pb2 import Period
 from protovalidate import Validator
 
 from services.kernel.errors import Problem
+from services.kernel.instants import instant, is_instant
 from services.kernel.rpc.validation import validate
 
 VALIDATOR = Validator()
@@ -41,3 +44,11 @@ def test_a_timestamp_that_is_no_instant_names_its_field(request_: Message, field
 def test_instants_and_absent_timestamps_pass() -> None:
     validate(VALIDATOR, map_request(as_of=Timestamp(seconds=-60, nanos=999_999_999)))
     validate(VALIDATOR, ReplayRequest())
+
+
+@pytest.mark.parametrize("seconds", [-62_104_060_800, -1, 0, 1_764_000_000, 253_086_767_999])
+@pytest.mark.parametrize("nanos", [0, 999, 1000, 999_999_999])
+def test_an_instant_is_what_protobuf_makes_of_the_timestamp(seconds: int, nanos: int) -> None:
+    moment = Timestamp(seconds=seconds, nanos=nanos)
+    assert is_instant(moment)
+    assert instant(moment) == moment.ToDatetime(UTC)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 
 from planier.access.v1.access_pb2 import CheckItem, CheckVerdict, InstrumentDecision
 from planier.access.v1.events_pb2 import Party, Role
@@ -39,6 +40,7 @@ def granted(subject: Subject, record: AccessRecord, verdict: CheckVerdict, decid
     """The grant of a verdict that permits."""
     if not verdict.permit:
         raise ValueError("no grant without a permit")
+    scopes, refused = _read(tuple([one.SerializeToString() for one in verdict.instruments]))
     return Grant(
         record_id=record.record_id,
         subject=subject,
@@ -49,12 +51,8 @@ def granted(subject: Subject, record: AccessRecord, verdict: CheckVerdict, decid
         organisation=verdict.organisation,
         clearance_id=verdict.clearance_id,
         role=_ROLES[verdict.role],
-        scopes=tuple(_scope(instrument) for instrument in verdict.instruments if instrument.permit),
-        refused=tuple(
-            Refused(instrument.instrument.instrument_id, tuple(instrument.clauses), instrument.reason_user)
-            for instrument in verdict.instruments
-            if not instrument.permit
-        ),
+        scopes=scopes,
+        refused=refused,
         decided_at=decided_at,
         seal=_SEAL,
     )
@@ -143,6 +141,20 @@ def covers(verdict: CheckVerdict, grant: Grant) -> bool:
         and permitted[scope.instrument_id].instrument.version == scope.version
         and scope.sources.issubset(permitted[scope.instrument_id].sources)
         for scope in grant.scopes
+    )
+
+
+@lru_cache(maxsize=1_000)
+def _read(instruments: tuple[bytes, ...]) -> tuple[tuple[Scope, ...], tuple[Refused, ...]]:
+    """What instruments permit and withhold, from their bytes: the same ones come with every verdict of a person."""
+    decisions = [InstrumentDecision.FromString(one) for one in instruments]
+    return (
+        tuple(_scope(decision) for decision in decisions if decision.permit),
+        tuple(
+            Refused(decision.instrument.instrument_id, tuple(decision.clauses), decision.reason_user)
+            for decision in decisions
+            if not decision.permit
+        ),
     )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 
 from planier.common.v1.guard_pb2 import Operation
 from planier.common.v1.release_pb2 import Purpose
@@ -68,4 +69,9 @@ class Grant:
     @property
     def sources(self) -> frozenset[str]:
         """Every source that some instrument permits."""
-        return frozenset().union(*(scope.sources for scope in self.scopes))
+        return _together(tuple([scope.sources for scope in self.scopes]))
+
+
+@lru_cache(maxsize=1_000)
+def _together(sets: tuple[frozenset[str], ...]) -> frozenset[str]:
+    return frozenset[str]().union(*sets)

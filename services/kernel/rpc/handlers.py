@@ -28,6 +28,9 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 # What a servicer's methods are: one request, one answer; or one request, a stream of answers.
 UnaryHandler = Callable[[Any, Call], Awaitable[Message]]
 StreamHandler = Callable[[Any, Call], AsyncGenerator[Message, None]]
+# An optional method of the servicer, `recognise_<Rpc>`: true only of a request that keeps every rule of its contract.
+Recognise = Callable[[Any], bool]
+Read = Callable[[bytes], Any]
 # An optional method of the servicer, `describe_<Rpc>`, which fills call.data before a write is recorded.
 Describe = Callable[[Any, Call], Awaitable[None] | None]
 
@@ -66,17 +69,30 @@ class MethodHandlers:
         if not callable(implementation):
             raise TypeError(f"{type(servicer).__name__} does not implement {method.path}")
         describe = getattr(servicer, f"describe_{method.name}", None)
+        read = self._reading(method.request_type, getattr(servicer, f"recognise_{method.name}", None))
         answer: Any
         if method.client_streaming and method.server_streaming:
-            answer = self._bidirectional(method, implementation, describe)
+            answer = self._bidirectional(method, read, implementation, describe)
             return grpc.stream_stream_rpc_method_handler(self._guarded(method, answer))
         if method.client_streaming:
             raise TypeError(f"{method.path}: a stream of requests with one answer has no guard")
         if method.server_streaming:
-            answer = self._server_streaming(method, implementation)
+            answer = self._server_streaming(read, implementation)
             return grpc.unary_stream_rpc_method_handler(self._guarded(method, answer))
-        answer = self._unary(method, implementation, describe)
+        answer = self._unary(read, implementation, describe)
         return grpc.unary_unary_rpc_method_handler(self._guarded(method, answer))
+
+    def _reading(self, request_type: type[Message], recognise: Recognise | None) -> Read:
+        """Makes the request of its bytes; Problem where they hold none, or one that breaks a rule of its contract."""
+        validator = self._validator
+
+        def read(data: bytes) -> Any:
+            request = parse(request_type, data)
+            if recognise is None or not recognise(request):
+                validate(validator, request)
+            return request
+
+        return read
 
     def _guarded(self, method: Method, answer: Callable[[Any, Context, Invocation], Awaitable[Any]]) -> Any:
         """Around every call: its span, its deadline, and one exit for whatever goes wrong."""
@@ -111,26 +127,22 @@ class MethodHandlers:
         return handle
 
     def _unary(
-        self, method: Method, implementation: UnaryHandler, describe: Describe | None
+        self, read: Read, implementation: UnaryHandler, describe: Describe | None
     ) -> Callable[[bytes, Context, Invocation], Coroutine[Any, Any, bytes]]:
-        guard, validator, request_type = self._guard, self._validator, method.request_type
+        guard = self._guard
 
         async def answer(data: bytes, _: Context, invocation: Invocation) -> bytes:
-            request = parse(request_type, data)
-            validate(validator, request)
-            return await guard.unary(invocation, request, implementation, describe)
+            return await guard.unary(invocation, read(data), implementation, describe)
 
         return answer
 
     def _server_streaming(
-        self, method: Method, implementation: StreamHandler
+        self, read: Read, implementation: StreamHandler
     ) -> Callable[[bytes, Context, Invocation], Awaitable[None]]:
-        guard, validator, request_type = self._guard, self._validator, method.request_type
+        guard = self._guard
 
         async def answer(data: bytes, context: Context, invocation: Invocation) -> None:
-            request = parse(request_type, data)
-            validate(validator, request)
-            answers = guard.stream(invocation, request, implementation)
+            answers = guard.stream(invocation, read(data), implementation)
             try:
                 async for message in answers:
                     await context.write(message)
@@ -142,17 +154,19 @@ class MethodHandlers:
         return answer
 
     def _bidirectional(
-        self, method: Method, implementation: UnaryHandler, describe: Describe | None
+        self, method: Method, read: Read, implementation: UnaryHandler, describe: Describe | None
     ) -> Callable[[Any, Context, Invocation], Awaitable[None]]:
         internal = method.option.guard_class == GUARD_CLASS_INTERNAL
-        unit = self._exchanged(method, implementation) if internal else self._unary(method, implementation, describe)
+        unit = (
+            self._exchanged(method, read, implementation) if internal else self._unary(read, implementation, describe)
+        )
 
         async def answer(_: Any, context: Context, invocation: Invocation) -> None:
             under_way: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
             free = asyncio.Semaphore(MOST_IN_FLIGHT)
             async with _Units() as units:
 
-                async def read() -> None:
+                async def read_all() -> None:
                     try:
                         while True:
                             await free.acquire()
@@ -163,7 +177,7 @@ class MethodHandlers:
                     finally:
                         under_way.put_nowait(None)
 
-                reading = units.start(read())
+                reading = units.start(read_all())
                 if internal:
                     self._exchanges.add(reading)
                     reading.add_done_callback(self._exchanges.discard)
@@ -177,14 +191,13 @@ class MethodHandlers:
         return answer
 
     def _exchanged(
-        self, method: Method, implementation: UnaryHandler
+        self, method: Method, read: Read, implementation: UnaryHandler
     ) -> Callable[[bytes, Context, Invocation], Coroutine[Any, Any, bytes]]:
         """One message of a stream between our own services, which names the traces that it works for itself."""
-        guard, validator, telemetry, request_type = self._guard, self._validator, self._telemetry, method.request_type
+        guard, telemetry = self._guard, self._telemetry
 
         async def answer(data: bytes, _: Context, invocation: Invocation) -> bytes:
-            request: Any = parse(request_type, data)
-            validate(validator, request)
+            request = read(data)
             # Each caller of a batch finds this work in its own trace.
             spans = telemetry.begin_serving(method.path, request.traceparents)
             if spans:

@@ -6,7 +6,14 @@ import json
 # leaves one record per try, which a record being an upper bound of what was seen allows.
 IDEMPOTENT: dict[str, tuple[str, ...]] = {
     "planier.ingest.v1.IngestService": ("DeclareFacts", "GetDeclaration", "ReadEvents", "GetHead"),
-    "planier.access.v1.AccessService": ("GetConvention", "GetCommitments", "ListClearances", "Check", "ReadEvents"),
+    "planier.access.v1.AccessService": (
+        "GetConvention",
+        "GetCommitments",
+        "ListClearances",
+        "GetDecision",
+        "Check",
+        "ReadEvents",
+    ),
     "planier.analytics.v1.AnalyticsService": ("QueryMap", "GetFact", "GetPosition"),
     "planier.audit.v1.AuditService": (
         "Record",

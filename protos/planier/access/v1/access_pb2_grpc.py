@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from planier.access.v1 import access_pb2 as planier_dot_access_dot_v1_dot_access__pb2
+from planier.access.v1 import decision_pb2 as planier_dot_access_dot_v1_dot_decision__pb2
 from planier.access.v1 import engagement_pb2 as planier_dot_access_dot_v1_dot_engagement__pb2
 from planier.access.v1 import list_pb2 as planier_dot_access_dot_v1_dot_list__pb2
 from planier.access.v1 import recheck_pb2 as planier_dot_access_dot_v1_dot_recheck__pb2
@@ -202,6 +203,16 @@ class AccessServiceStub:
                 '/planier.access.v1.AccessService/ListEngagements',
                 request_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.ListEngagementsRequest.SerializeToString,
                 response_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.ListEngagementsResponse.FromString,
+                _registered_method=True)
+        self.GetDecision = channel.unary_unary(
+                '/planier.access.v1.AccessService/GetDecision',
+                request_serializer=planier_dot_access_dot_v1_dot_decision__pb2.GetDecisionRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_decision__pb2.GetDecisionResponse.FromString,
+                _registered_method=True)
+        self.ListOwnDecisions = channel.unary_unary(
+                '/planier.access.v1.AccessService/ListOwnDecisions',
+                request_serializer=planier_dot_access_dot_v1_dot_decision__pb2.ListOwnDecisionsRequest.SerializeToString,
+                response_deserializer=planier_dot_access_dot_v1_dot_decision__pb2.ListOwnDecisionsResponse.FromString,
                 _registered_method=True)
         self.Check = channel.unary_unary(
                 '/planier.access.v1.AccessService/Check',
@@ -453,6 +464,20 @@ class AccessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDecision(self, request, context):
+        """A numbered decision, for the office that took it and for its own party's offices that oversee.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOwnDecisions(self, request, context):
+        """The decisions on the caller's own clearances and on those that the caller requested, also once these are over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Check(self, request, context):
         """Decides a batch of requests, linearised at the store's head.
         """
@@ -647,6 +672,16 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.ListEngagements,
                     request_deserializer=planier_dot_access_dot_v1_dot_engagement__pb2.ListEngagementsRequest.FromString,
                     response_serializer=planier_dot_access_dot_v1_dot_engagement__pb2.ListEngagementsResponse.SerializeToString,
+            ),
+            'GetDecision': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDecision,
+                    request_deserializer=planier_dot_access_dot_v1_dot_decision__pb2.GetDecisionRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_decision__pb2.GetDecisionResponse.SerializeToString,
+            ),
+            'ListOwnDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOwnDecisions,
+                    request_deserializer=planier_dot_access_dot_v1_dot_decision__pb2.ListOwnDecisionsRequest.FromString,
+                    response_serializer=planier_dot_access_dot_v1_dot_decision__pb2.ListOwnDecisionsResponse.SerializeToString,
             ),
             'Check': grpc.unary_unary_rpc_method_handler(
                     servicer.Check,
@@ -1560,6 +1595,60 @@ class AccessService:
             '/planier.access.v1.AccessService/ListEngagements',
             planier_dot_access_dot_v1_dot_engagement__pb2.ListEngagementsRequest.SerializeToString,
             planier_dot_access_dot_v1_dot_engagement__pb2.ListEngagementsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDecision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/GetDecision',
+            planier_dot_access_dot_v1_dot_decision__pb2.GetDecisionRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_decision__pb2.GetDecisionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOwnDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planier.access.v1.AccessService/ListOwnDecisions',
+            planier_dot_access_dot_v1_dot_decision__pb2.ListOwnDecisionsRequest.SerializeToString,
+            planier_dot_access_dot_v1_dot_decision__pb2.ListOwnDecisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

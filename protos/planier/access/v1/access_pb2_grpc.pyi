@@ -6,6 +6,7 @@ The convention, executed: who may do what, under which clause."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from planier.access.v1 import access_pb2 as _access_pb2
+from planier.access.v1 import decision_pb2 as _decision_pb2
 from planier.access.v1 import engagement_pb2 as _engagement_pb2
 from planier.access.v1 import list_pb2 as _list_pb2
 from planier.access.v1 import recheck_pb2 as _recheck_pb2
@@ -80,6 +81,10 @@ class AccessServiceStub:
     CertifyDestruction: _aio.UnaryUnaryMultiCallable[_engagement_pb2.CertifyDestructionRequest, _engagement_pb2.CertifyDestructionResponse]
     """The provider's written certificate, by hash and signature; nothing else closes an engagement."""
     ListEngagements: _aio.UnaryUnaryMultiCallable[_engagement_pb2.ListEngagementsRequest, _engagement_pb2.ListEngagementsResponse]
+    GetDecision: _aio.UnaryUnaryMultiCallable[_decision_pb2.GetDecisionRequest, _decision_pb2.GetDecisionResponse]
+    """A numbered decision, for the office that took it and for its own party's offices that oversee."""
+    ListOwnDecisions: _aio.UnaryUnaryMultiCallable[_decision_pb2.ListOwnDecisionsRequest, _decision_pb2.ListOwnDecisionsResponse]
+    """The decisions on the caller's own clearances and on those that the caller requested, also once these are over."""
     Check: _aio.UnaryUnaryMultiCallable[_access_pb2.CheckRequest, _access_pb2.CheckResponse]
     """Decides a batch of requests, linearised at the store's head."""
     StreamChecks: _aio.StreamStreamMultiCallable[_access_pb2.StreamChecksRequest, _access_pb2.StreamChecksResponse]
@@ -348,6 +353,22 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _engagement_pb2.ListEngagementsRequest,
         context: _aio.ServicerContext[_engagement_pb2.ListEngagementsRequest, _abc.Awaitable[_engagement_pb2.ListEngagementsResponse]],
     ) -> _abc.Awaitable[_engagement_pb2.ListEngagementsResponse]: ...
+
+    @_abc_1.abstractmethod
+    def GetDecision(
+        self,
+        request: _decision_pb2.GetDecisionRequest,
+        context: _aio.ServicerContext[_decision_pb2.GetDecisionRequest, _abc.Awaitable[_decision_pb2.GetDecisionResponse]],
+    ) -> _abc.Awaitable[_decision_pb2.GetDecisionResponse]:
+        """A numbered decision, for the office that took it and for its own party's offices that oversee."""
+
+    @_abc_1.abstractmethod
+    def ListOwnDecisions(
+        self,
+        request: _decision_pb2.ListOwnDecisionsRequest,
+        context: _aio.ServicerContext[_decision_pb2.ListOwnDecisionsRequest, _abc.Awaitable[_decision_pb2.ListOwnDecisionsResponse]],
+    ) -> _abc.Awaitable[_decision_pb2.ListOwnDecisionsResponse]:
+        """The decisions on the caller's own clearances and on those that the caller requested, also once these are over."""
 
     @_abc_1.abstractmethod
     def Check(
