@@ -2,30 +2,21 @@
 
 from collections import Counter
 from collections.abc import Awaitable
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from google.protobuf.json_format import MessageToDict
 from planier.access.v1 import recheck_pb2 as pb
 from planier.access.v1.access_pb2_grpc import AccessServiceStub
-from planier.audit.v1.audit_pb2 import ReplayFilter, ReplayRequest
+from planier.audit.v1.audit_pb2 import ReplayRequest
 from planier.audit.v1.audit_pb2_grpc import AuditServiceStub
-from sqlalchemy import make_url
 
-from services.access.policy.released import policies
-from services.access.recheck import History, Recheck
-from services.audit.database import snapshot
-from services.audit.replay import PAGE, Span, read_page
 from services.cli import session
 from services.cli.app import AsOption, JsonOption, MotiveOption, app, perform
 from services.cli.connection import Receipts, channel
 from services.cli.output import console, errors, print_json, print_table
 from services.cli.profile import Profile
 from services.cli.words import name_of
-from services.kernel.clock import SystemClock
-from services.kernel.store.engine import open_engine
-from services.kernel.store.opening import open_store
 
 access = typer.Typer(no_args_is_help=True, help="Decisions, made again.")
 app.add_typer(access, name="access")
@@ -57,8 +48,6 @@ def recheck(
     """
     if bool(log) != bool(store):
         raise typer.BadParameter("both --log and --store are needed offline, or neither")
-    for url in filter(None, (log, store)):
-        _require_there(url)
     work = _offline(log, store, under, limit) if log else _online(under, limit, motive, person)
     perform(_report(work, under=under, as_json=as_json), as_json=as_json)
 
@@ -97,31 +86,9 @@ async def _online(under: str, limit: int, motive: str, person: str) -> list[pb.R
 
 
 async def _offline(log: str, store: str, under: str, limit: int) -> list[pb.RecheckResult]:
-    """Nothing that is served is trusted: both databases are read as they are."""
-    events = open_store(store, clock=SystemClock())
-    engine = open_engine(log)
-    try:
-        again = Recheck(History(events), policies())
-        found: list[pb.RecheckResult] = []
-        first = 0
-        with snapshot(engine) as connection:
-            while not limit or len(found) < limit:
-                page = read_page(connection, ReplayFilter(), Span(first, 1 << 62, limit))
-                found += again.run_all([entry.record for entry in page if entry.HasField("record")], under)
-                if len(page) < PAGE:
-                    break
-                first = page[-1].index + 1
-        return found[: limit or None]
-    finally:
-        engine.dispose()
-        events.close()
+    from services.cli.recheck_copies import recheck_copies
 
-
-def _require_there(url: str) -> None:
-    """Looking must not make a database."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
-        raise typer.BadParameter("no such database")
+    return recheck_copies(log, store, under, limit)
 
 
 async def _report(work: Awaitable[list[pb.RecheckResult]], *, under: str, as_json: bool) -> None:

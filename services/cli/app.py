@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -13,32 +13,38 @@ from typer.exceptions import TyperException
 
 from services.cli.output import fail
 from services.kernel import traces
-from services.kernel.errors import Problem, invalid
+from services.kernel.errors import Problem, invalid, precondition
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Planier: shared public space, provable looks.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-# The modules that add commands, in the order that --help shows them.
-COMMANDS = (
-    *("status", "login", "map", "watch", "search", "agenda", "conflicts", "tension", "fact", "layer"),
-    *("cortege", "convention", "clearance", "notice", "nominative_list", "engagement", "access", "audit", "demo"),
-)
-# What the groups with many commands take from elsewhere.
-PARTS = (
-    "acts",
-    "review",
-    "decision",
-    "proofs",
-    "audit_replay",
-    "audit_proof",
-    "audit_governance",
-    "audit_report",
-    "audit_export",
-)
+_AUDIT = ("replay", "proof", "governance", "report", "export")
+# The modules that add each command or group. Only those of the one that is asked for are imported: all of them, with
+# the libraries behind them, take a second.
+COMMANDS: Mapping[str, tuple[str, ...]] = {
+    **{name: (name,) for name in ("status", "login", "map", "watch", "search", "agenda", "conflicts", "tension")},
+    **{name: (name,) for name in ("fact", "layer", "cortege", "demo")},
+    "conflict": ("conflicts",),
+    "convention": ("convention", "acts"),
+    "clearance": ("clearance", "review", "decision"),
+    "notice": ("notice",),
+    "list": ("nominative_list",),
+    "engagement": ("engagement",),
+    "access": ("access",),
+    "audit": ("audit", "proofs", *(f"audit_{part}" for part in _AUDIT)),
+}
+
+# Set, an error that nobody foresaw is shown with its trace: for whoever mends it.
+TRACEBACK_VARIABLE = "PLANIER_TRACEBACK"
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 PurposeOption = Annotated[str, typer.Option(help="Why, in the words of art6.purpose: SITUATION, CROSSING, TENSION.")]
 AsOption = Annotated[str, typer.Option("--as", help="A local person who has signed in; the last one by default.")]
 MotiveOption = Annotated[str, typer.Option(help="Why, in your own words; no personal data.")]
+
+
+@app.callback()
+def planier() -> None:
+    """Planier: shared public space, provable looks."""
 
 
 def perform(work: Coroutine[Any, Any, None], *, as_json: bool) -> None:
@@ -63,10 +69,17 @@ def _traceparent() -> str:
     return given if traces.is_valid(given) else traces.fresh(sampled=True)
 
 
+def load(arguments: Sequence[str]) -> None:
+    """Imports what adds the command that the arguments begin with; everything for help, or for a word unknown."""
+    asked = next((word for word in arguments if not word.startswith("-")), "")
+    every = (module for modules in COMMANDS.values() for module in modules)
+    for module in COMMANDS.get(asked, every):
+        import_module(f"services.cli.{module}")
+
+
 def main() -> None:
     """The console script: exits with 1 where the system refuses, with 2 where the command is not understood."""
-    for command in (*COMMANDS, *PARTS):
-        import_module(f"services.cli.{command}")
+    load(sys.argv[1:])
     as_json = "--json" in sys.argv
     try:
         # Otherwise typer itself says what it did not understand, for people.
@@ -77,3 +90,15 @@ def main() -> None:
         fail(invalid("USAGE", misuse.format_message()), as_json=True, status=misuse.exit_code)
     except typer.Abort:
         sys.exit(1)
+    except OSError as error:
+        fail(precondition("FILE_UNUSABLE", _said(error)), as_json=as_json)
+    except Exception as fault:
+        if TRACEBACK_VARIABLE in os.environ:
+            raise
+        kind = type(fault).__name__
+        message = f"something that was not foreseen ({kind}); {TRACEBACK_VARIABLE}=1 shows where"
+        fail(Problem(grpc.StatusCode.INTERNAL, "UNFORESEEN", message), as_json=as_json)
+
+
+def _said(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or type(error).__name__)

@@ -1,6 +1,7 @@
 """`planier audit`: replaying the access log and checking it."""
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,6 @@ from planier.audit.v1.audit_pb2 import GetCheckpointRequest, VerifyLogRequest
 from planier.audit.v1.audit_pb2_grpc import AuditServiceStub
 from rich.markup import escape
 
-from services.audit.verify import verify_database
 from services.cli import session
 from services.cli.app import AsOption, JsonOption, MotiveOption, app, perform
 from services.cli.audit_calls import newest_head, opened_note, require_extension
@@ -81,7 +81,10 @@ async def _verify_offline(database: str, key: Path | None) -> dict[str, Any]:
         public_key = read_public_key(key or Profile.load().log_key)
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint="--key") from None
-    found = verify_database(database, public_key)
+    from services.audit.verify import verify_database
+
+    with readable("--database"):
+        found = verify_database(database, public_key)
     return {
         "sound": found.sound,
         "tree_size": found.tree_size,
@@ -91,6 +94,19 @@ async def _verify_offline(database: str, key: Path | None) -> dict[str, Any]:
         "faults": [{"index": fault.index, "fault": fault.fault} for fault in found.faults],
         "holes": dict(found.holes),
     }
+
+
+@contextmanager
+def readable(option: str) -> Iterator[None]:
+    """A block that reads a copy of a log's database; BadParameter where it is not there, or holds no log."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (OSError, SQLAlchemyError, ImportError) as error:
+        why = "no such database" if isinstance(error, FileNotFoundError) else "no database that holds a log"
+        message = f"{why}; as an SQLAlchemy URL, such as sqlite:///copy.db"
+        raise typer.BadParameter(message, param_hint=option) from None
 
 
 async def _report(work: Coroutine[Any, Any, dict[str, Any]], *, as_json: bool) -> None:

@@ -25,8 +25,6 @@ from services.cli.output import console, print_json
 from services.cli.profile import Profile
 from services.cli.proofs import copied_tiles
 from services.kernel.errors import precondition
-from services.kernel.store.base import GENESIS
-from services.kernel.store.chain import commitment, link
 
 RECORDS, EVENTS, MANIFEST = "records.jsonl", "access-events.jsonl", "manifest.json"
 
@@ -112,6 +110,9 @@ def _record_line(entry: ReplayEntry, exported: Exported) -> dict[str, Any]:
 
 def _event_lines(run: EventRun, exported: Exported) -> Iterator[dict[str, Any]]:
     """Access's events, each with what its place in the chain is computed from; the chain is verified on the way."""
+    from services.kernel.store.base import GENESIS
+    from services.kernel.store.chain import commitment, link
+
     broken = precondition("EVENTS_ALTERED", "the events of access do not follow each other")
     digest = bytes.fromhex(exported.access_digest) if exported.access_digest else GENESIS
     for event in run.events:

@@ -82,7 +82,7 @@ def unmask(
 @audit.command()
 def retention(
     because: WhyOption,
-    months: Annotated[int, typer.Option(help="Propose so many months, 12 to 36.")] = 0,
+    months: Annotated[int, typer.Option(min=0, max=36, help="Propose so many months, 12 to 36.")] = 0,
     approve: Annotated[str, typer.Option(help="Approve the other party's proposal of this id.")] = "",
     motive: MotiveOption = DECISION,
     person: AsOption = "",

@@ -23,7 +23,6 @@ from services.cli.connection import DEADLINE, Receipts, channel
 from services.cli.output import console, print_json
 from services.cli.profile import Profile
 from services.cli.report_content import Facts, LateEngagement, report_of, texts
-from services.cli.report_pages import html, pdf
 from services.cli.words import instant, name_of
 
 
@@ -71,6 +70,8 @@ async def _report(asked: Asked, motive: str, person: str, *, as_json: bool) -> N
         if one.state == CLEARANCE_STATE_ACTIVE
     ]
     notes = clearance_notes(clearances, statistics, asked.start, asked.end)
+    from services.cli.report_pages import html, pdf
+
     facts = await _facts(profile, asked, convention, record_id)
     content = report_of(statistics, notes, await _late(profile, motive, person), facts)
     written = []

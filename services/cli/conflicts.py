@@ -14,9 +14,7 @@ from planier.analytics.v1.analytics_pb2 import QueryConflictsRequest
 from planier.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
 from planier.common.v1.fact_pb2 import Fact, Measure, MeasureKind
 
-from services.analytics.conflicts.among import conflicts_among
 from services.analytics.conflicts.rules import Rules, RulesError
-from services.analytics.conflicts.subjects import Metres
 from services.cli import session
 from services.cli.app import AsOption, JsonOption, MotiveOption, app, perform
 from services.cli.connection import DEADLINE, Receipts, channel
@@ -161,6 +159,9 @@ async def _among(
     as_json: bool,
 ) -> None:
     """The conflicts among the facts of a file; nothing leaves this machine, nothing is recorded."""
+    from services.analytics.conflicts.among import conflicts_among
+    from services.analytics.conflicts.subjects import Metres
+
     territory = Territory.load(territory_file or DEFAULT_TERRITORY)
     facts, left_out = [], 0
     for fact in read_facts(file, mapping):

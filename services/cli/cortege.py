@@ -37,6 +37,7 @@ from services.cli.facts_file import read_facts
 from services.cli.output import console, errors, print_json, print_receipt, print_record
 from services.cli.profile import Profile
 from services.cli.words import local, name_of, value_of
+from services.kernel.errors import Problem
 
 BATCH = 500
 # A long file is one stream; its deadline is the longest that a person would wait.
@@ -83,7 +84,7 @@ def state(
 def cancel(
     source: str,
     source_id: str,
-    revision: Annotated[int, typer.Option(help="The next revision of the fact.")],
+    revision: Annotated[int, typer.Option(min=1, max=2**32 - 1, help="The next revision of the fact.")],
     reason: Annotated[str, typer.Option(help="WITHDRAWN, PROHIBITED, WEATHER or MISTAKE.")] = "WITHDRAWN",
     certificate: CertificateOption = "cortege",
     agent: AgentOption = "planier-cli",
@@ -193,13 +194,24 @@ async def declare(
     """Declares facts in one stream of batches; every verdict, in order, each durable and with its receipt kept."""
     receipts = Receipts(profile)
     async with channel(profile, "ingest", certificate) as opened:
-        requests = _requests(facts, agent, batch)
+        unread: list[Exception] = []
+        requests = _requests(_until_unreadable(facts, unread), agent, batch)
         call = IngestServiceStub(opened).StreamFacts(requests, timeout=STREAM_DEADLINE)
         answer: StreamFactsResponse
         async for answer in call:
             receipts.keep(answer)
             for verdict in answer.batch.verdicts:
                 yield verdict
+        if unread:
+            raise unread[0]
+
+
+def _until_unreadable(facts: Iterable[Fact], unread: list[Exception]) -> Iterator[Fact]:
+    """The facts before what cannot be read, whose error is left for whoever waits: gRPC would say it was cancelled."""
+    try:
+        yield from facts
+    except (Problem, OSError, ValueError) as error:
+        unread.append(error)
 
 
 async def _requests(facts: Iterable[Fact], agent: str, batch: int) -> AsyncIterator[StreamFactsRequest]:

@@ -17,7 +17,6 @@ from services.cli.clearance import call, clearance
 from services.cli.output import console, print_json
 from services.cli.profile import Profile
 from services.cli.report_content import Report, Section
-from services.cli.report_pages import html, pdf
 from services.kernel.errors import not_found, precondition
 
 _NUMBER = re.compile(r"HAB-(\d{4})-(\d{4,})\Z")
@@ -75,6 +74,8 @@ async def _show(
 
 
 def _write(document: DecisionDocument, html_file: Path | None, pdf_file: Path | None) -> None:
+    from services.cli.report_pages import html, pdf
+
     page = page_of(document)
     if html_file is not None:
         html_file.write_text(html(page), encoding="utf-8")

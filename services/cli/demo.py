@@ -24,7 +24,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("var/demo"),
     seed: Annotated[int, typer.Option()] = 1,
     day: Annotated[str, typer.Option(help="ISO date; today by default.")] = "",
-    past: Annotated[int, typer.Option(help="How many past facts since 1998, beside the month.")] = 0,
+    past: Annotated[int, typer.Option(min=0, help="How many past facts since 1998, beside the month.")] = 0,
     binary: Annotated[bool, typer.Option(help="Delimited protobuf instead of JSON Lines.")] = False,
     as_json: JsonOption = False,
 ) -> None:

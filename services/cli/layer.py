@@ -17,7 +17,6 @@ from services.cli.output import print_json, print_mark, print_table
 from services.cli.profile import Profile
 from services.cli.words import instant, local
 from services.kernel.errors import invalid
-from services.kernel.layers import LayerError, LayerFolder, read_geojson, zones_of
 
 layer = typer.Typer(no_args_is_help=True, help="Reference layers: quartiers, arrondissements.")
 app.add_typer(layer, name="layer")
@@ -32,6 +31,8 @@ def import_layer(
     as_json: JsonOption = False,
 ) -> None:
     """Make a file's zones the newest version of a layer; for whoever administers the installation."""
+    from services.kernel.layers import LayerError, LayerFolder, read_geojson, zones_of
+
     profile = Profile.load()
     try:
         zones = zones_of(read_geojson(file), code, label)
@@ -47,6 +48,8 @@ def import_layer(
 @layer.command("list")
 def list_layers(as_json: JsonOption = False) -> None:
     """List the layers in use."""
+    from services.kernel.layers import LayerFolder
+
     profile = Profile.load()
     folder = LayerFolder(profile.layers)
     known = [found for name in folder.names() if (found := folder.find(name)) is not None]

@@ -41,7 +41,7 @@ def map_view(
     empty: Annotated[list[str] | None, typer.Option(help="A filter with nothing ticked, such as SOURCES.")] = None,
     as_of: Annotated[str, typer.Option(help="What was known at that instant.")] = "",
     changed_since: Annotated[str, typer.Option(help="Only what we learnt since that instant.")] = "",
-    limit: Annotated[int, typer.Option(help="Above this many, counts per H3 cell.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, max=20_000, help="Above this many, counts per H3 cell.")] = 0,
     purpose: PurposeOption = "SITUATION",
     motive: MotiveOption = "prise de service",
     person: AsOption = "",

@@ -1,10 +1,10 @@
 """`planier audit receipt` and its like: what leaves the log to be verified, or cosigned, by others."""
 
 import asyncio
+from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import httpx
 import typer
 from planier.audit.v1.audit_pb2 import (
     AddCosignaturesRequest,
@@ -17,18 +17,19 @@ from planier.audit.v1.audit_pb2_grpc import AuditServiceStub
 
 from services.audit.checkpoint import parse_checkpoint
 from services.audit.copy import CHECKPOINT, WITNESSED, Copied, CopyRefused, copy_log
-from services.audit.folding import fold_database
 from services.audit.note import NoteVerifier, split_note
 from services.audit.witness.protocol import AddCheckpoint
 from services.cli import session
 from services.cli.app import AsOption, JsonOption, MotiveOption, perform
-from services.cli.audit import audit
+from services.cli.audit import audit, readable
 from services.cli.connection import DEADLINE, WORKSTATION, Receipts, channel
 from services.cli.output import console, print_json
 from services.cli.profile import Profile
 from services.kernel.errors import Problem, not_found, precondition, unavailable
-from services.kernel.https import client_context
 from services.kernel.keys import read_public_key
+
+if TYPE_CHECKING:
+    import httpx
 
 OutOption = Annotated[Path | None, typer.Option("--out", help="Write to this file; standard output by default.")]
 
@@ -170,6 +171,10 @@ async def _tiles(folder: Path, source: str, *, as_json: bool) -> None:
 
 async def copied_tiles(profile: Profile, folder: Path, source: str) -> Copied:
     """The log's tiles, entries and checkpoint in a folder, verified. Raises Problem where they do not hold together."""
+    import httpx
+
+    from services.kernel.https import client_context
+
     async with channel(profile, "audit") as opened:
         head = await AuditServiceStub(opened).GetCheckpoint(GetCheckpointRequest(), timeout=DEADLINE)
     # Of what the service says of its key only the name is taken: the key is the one that this client was given.
@@ -191,11 +196,17 @@ async def copied_tiles(profile: Profile, folder: Path, source: str) -> Copied:
 
 
 async def _fold(database: str, key: Path | None, *, as_json: bool) -> None:
+    from services.audit.folding import fold_database
+
     try:
         public_key = read_public_key(key or Profile.load().log_key)
-        found = await asyncio.to_thread(fold_database, database, public_key)
     except (OSError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(str(error), param_hint="--key") from None
+    try:
+        with readable("database"):
+            found = await asyncio.to_thread(fold_database, database, public_key)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="database") from None
     if as_json:
         print_json({"sound": found.sound, "tree_size": found.size, "root_hash": found.root.hex()})
     else:
@@ -205,8 +216,9 @@ async def _fold(database: str, key: Path | None, *, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _unserved(lost: httpx.HTTPError) -> Problem:
-    if isinstance(lost, httpx.HTTPStatusError) and lost.response.status_code == httpx.codes.NOT_FOUND:
+def _unserved(lost: "httpx.HTTPError") -> Problem:
+    answer = getattr(lost, "response", None)
+    if answer is not None and answer.status_code == HTTPStatus.NOT_FOUND:
         return not_found("NOT_PUBLISHED", "the log has not published this; nothing may be witnessed yet (--newest)")
     return unavailable("TILES_UNAVAILABLE", "the log's tiles cannot be read")
 

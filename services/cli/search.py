@@ -25,7 +25,7 @@ def search(
     end: Annotated[str, typer.Option("--to", help="ISO 8601; with --from.")] = "",
     source: Annotated[list[str] | None, typer.Option(help="Only these sources.")] = None,
     as_of: Annotated[str, typer.Option(help="What was known at that instant.")] = "",
-    limit: Annotated[int, typer.Option(help="Most facts to show.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, max=1000, help="Most facts to show.")] = 0,
     purpose: PurposeOption = "SITUATION",
     motive: MotiveOption = "recherche d'un événement",
     person: AsOption = "",

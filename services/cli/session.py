@@ -6,9 +6,9 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
 from planier.access.v1.access_pb2 import BindingState, LoginRequest, RenewTokenRequest
 from planier.access.v1.access_pb2_grpc import AccessServiceStub
 from planier.common.v1.release_pb2 import PURPOSE_UNSPECIFIED, Consultation, Purpose
@@ -17,7 +17,10 @@ from services.cli.connection import DEADLINE, Receipts, channel
 from services.cli.profile import Profile
 from services.cli.words import name_of, value_of
 from services.kernel.clock import RandomIds
-from services.kernel.errors import unauthenticated
+from services.kernel.errors import unauthenticated, unavailable
+
+if TYPE_CHECKING:
+    import httpx
 
 REDIRECT = "http://127.0.0.1/signed-in"
 SCOPE = "openid profile"
@@ -88,23 +91,32 @@ def consultation(purpose: str, motive: str) -> Consultation:
 
 async def _id_token(profile: Profile, subject: str, nonce: str) -> str:
     """The authorisation code flow, without a browser: the local provider's form takes the subject."""
-    async with httpx.AsyncClient(base_url=profile.issuer, timeout=DEADLINE, trust_env=False) as client:
-        query = {
-            "client_id": profile.client_id,
-            "redirect_uri": REDIRECT,
-            "response_type": "code",
-            "scope": SCOPE,
-            "nonce": nonce,
-            "state": secrets.token_urlsafe(16),
-        }
-        answer = await client.post("/oauth2/authorize", params=query, data={"sub": subject})
-        redirected = parse_qs(urlsplit(answer.headers.get("location", "")).query)
-        if redirected.get("state") != [query["state"]] or "code" not in redirected:
-            raise unauthenticated("SIGN_IN_REFUSED", "the identity provider gave no code")
-        form = {"grant_type": "authorization_code", "code": redirected["code"][0], "redirect_uri": REDIRECT}
-        answer = await client.post("/oauth2/token", data=form, auth=(profile.client_id, "local"))
-        answer.raise_for_status()
-        return str(answer.json()["id_token"])
+    import httpx
+
+    try:
+        async with httpx.AsyncClient(base_url=profile.issuer, timeout=DEADLINE, trust_env=False) as client:
+            return await _exchanged(client, profile.client_id, subject, nonce)
+    except (httpx.HTTPError, ValueError, KeyError):
+        raise unavailable("ISSUER_UNAVAILABLE", "the identity provider cannot be reached or does not answer") from None
+
+
+async def _exchanged(client: "httpx.AsyncClient", client_id: str, subject: str, nonce: str) -> str:
+    query = {
+        "client_id": client_id,
+        "redirect_uri": REDIRECT,
+        "response_type": "code",
+        "scope": SCOPE,
+        "nonce": nonce,
+        "state": secrets.token_urlsafe(16),
+    }
+    answer = await client.post("/oauth2/authorize", params=query, data={"sub": subject})
+    redirected = parse_qs(urlsplit(answer.headers.get("location", "")).query)
+    if redirected.get("state") != [query["state"]] or "code" not in redirected:
+        raise unauthenticated("SIGN_IN_REFUSED", "the identity provider gave no code")
+    form = {"grant_type": "authorization_code", "code": redirected["code"][0], "redirect_uri": REDIRECT}
+    answer = await client.post("/oauth2/token", data=form, auth=(client_id, "local"))
+    answer.raise_for_status()
+    return str(answer.json()["id_token"])
 
 
 def _store(profile: Profile, session: Session) -> None:
@@ -122,5 +134,9 @@ def _store(profile: Profile, session: Session) -> None:
 
 
 def _read(path: Path) -> Session:
-    content = json.loads(path.read_text())
-    return Session(**{**content, "expires_at": datetime.fromisoformat(content["expires_at"])})
+    try:
+        content = json.loads(path.read_text())
+        return Session(**{**content, "expires_at": datetime.fromisoformat(content["expires_at"])})
+    except (ValueError, TypeError, KeyError):
+        message = "the session that was kept cannot be read; sign in again: planier login --as ROLE"
+        raise unauthenticated("NOT_SIGNED_IN", message) from None

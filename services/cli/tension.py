@@ -40,14 +40,14 @@ def tension(
     source: Annotated[list[str] | None, typer.Option(help="Only these sources.")] = None,
     kind: Annotated[list[str] | None, typer.Option(help="Only these kinds.")] = None,
     step: Annotated[str, typer.Option(help="DAY, WEEK or MONTH.")] = "MONTH",
-    resolution: Annotated[int, typer.Option(help="Of the H3 cells, 6 to 10.")] = 9,
+    resolution: Annotated[int, typer.Option(min=6, max=10, help="Of the H3 cells, 6 to 10.")] = 9,
     layer: Annotated[
         str, typer.Option(help="A reference layer, such as quartiers, or a GeoJSON file of polygons (with its suffix).")
     ] = "",
     name: Annotated[str, typer.Option(help="The property that names a file's polygons.")] = "nom",
     by_layer: Annotated[bool, typer.Option("--by-layer", help="The layer's polygons are the units.")] = False,
     as_of: Annotated[str, typer.Option(help="What was known at that instant.")] = "",
-    permutations: Annotated[int, typer.Option(help="Conditional permutations.")] = 999,
+    permutations: Annotated[int, typer.Option(min=0, max=99_999, help="Conditional permutations.")] = 999,
     method: Annotated[bool, typer.Option("--method", help="Adds local Moran and the space-time scan.")] = False,
     motive: MotiveOption = "analyse des zones de tension",
     person: AsOption = "",

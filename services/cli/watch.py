@@ -38,7 +38,7 @@ def watch(
     source: Annotated[list[str] | None, typer.Option(help="Only these sources.")] = None,
     kind: Annotated[list[str] | None, typer.Option(help="Only these kinds.")] = None,
     after: Annotated[str, typer.Option(help="A cursor printed before; from now on by default.")] = "",
-    most: Annotated[int, typer.Option(help="End after so many changes; 0: never.")] = 0,
+    most: Annotated[int, typer.Option(min=0, help="End after so many changes; 0: never.")] = 0,
     seconds: Annotated[float, typer.Option(help="End after so many seconds.")] = MOST_SECONDS,
     purpose: PurposeOption = "SITUATION",
     motive: MotiveOption = "veille",

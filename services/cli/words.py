@@ -31,10 +31,10 @@ def instant(text: str, zone: ZoneInfo, option: str) -> datetime:
     """An instant from ISO 8601, in UTC; without an offset it is the territory's time."""
     try:
         read = datetime.fromisoformat(text)
-    except ValueError:
+        return (read if read.tzinfo else read.replace(tzinfo=zone)).astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter at the ends of the calendar
         message = "must be a date or a time in ISO 8601, such as 2026-06-01 or 2026-06-01T08:00"
         raise typer.BadParameter(message, param_hint=option) from None
-    return (read if read.tzinfo else read.replace(tzinfo=zone)).astimezone(UTC)
 
 
 def day(text: str, option: str) -> date:

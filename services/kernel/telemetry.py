@@ -4,24 +4,22 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.metrics import Counter, Histogram
-from opentelemetry.metrics import _Gauge as Gauge
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from services.kernel import traces
-from services.kernel.config import ServiceSettings
+
+if TYPE_CHECKING:  # 200 ms of imports that a command of the command line, always off, does without
+    from opentelemetry.metrics import Counter, Histogram
+    from opentelemetry.metrics import _Gauge as Gauge
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import MetricReader
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+
+    from services.kernel.config import ServiceSettings
 
 SCOPE = "planier"
 
@@ -146,8 +144,8 @@ class Telemetry:
     def __init__(
         self,
         *,
-        tracing: TracerProvider | None = None,
-        metering: MeterProvider | None = None,
+        tracing: "TracerProvider | None" = None,
+        metering: "MeterProvider | None" = None,
         ratio: float = 0.0,
     ) -> None:
         self._tracing = tracing
@@ -166,17 +164,19 @@ class Telemetry:
         return cls()
 
     @classmethod
-    def start(cls, settings: ServiceSettings) -> Self:
+    def start(cls, settings: "ServiceSettings") -> Self:
         """As the settings say: off without an endpoint, else OTLP over HTTP, in the background."""
         if not settings.otlp_endpoint:
             return cls.off()
-        base = settings.otlp_endpoint.rstrip("/")
+        from services.kernel.otlp import exporters  # noqa: PLC0415 -- see the imports for types
+
+        processors, readers = exporters(settings.otlp_endpoint)
         return cls.recording(
             service=settings.service,
             instance=settings.instance,
             ratio=settings.trace_ratio,
-            processors=[BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{base}/v1/traces"))],
-            readers=[PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=f"{base}/v1/metrics"))],
+            processors=processors,
+            readers=readers,
         )
 
     @classmethod
@@ -186,16 +186,13 @@ class Telemetry:
         service: str,
         instance: str,
         ratio: float,
-        processors: Sequence[SpanProcessor],
-        readers: Sequence[MetricReader],
+        processors: "Sequence[SpanProcessor]",
+        readers: "Sequence[MetricReader]",
     ) -> Self:
         """Records to these processors and readers."""
-        resource = Resource.create({"service.name": service, "service.instance.id": instance})
-        # The head's decision is taken before a span exists, so that what is not recorded costs none.
-        tracing = TracerProvider(resource=resource, sampler=ParentBased(ALWAYS_ON), shutdown_on_exit=False)
-        for processor in processors:
-            tracing.add_span_processor(processor)
-        metering = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
+        from services.kernel.otlp import providers  # noqa: PLC0415 -- see the imports for types
+
+        tracing, metering = providers(service, instance, processors, readers)
         return cls(tracing=tracing, metering=metering, ratio=ratio)
 
     @property
@@ -272,7 +269,7 @@ class Telemetry:
         if self._metering is not None:
             self._metering.shutdown()
 
-    def _create_instruments(self, metering: MeterProvider) -> None:
+    def _create_instruments(self, metering: "MeterProvider") -> None:
         meter = metering.get_meter(SCOPE)
         for name, metric in METRICS.items():
             if metric.kind == "counter":

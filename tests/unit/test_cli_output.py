@@ -62,3 +62,19 @@ def test_what_a_table_shows_is_never_taken_for_markup(capsys: pytest.CaptureFixt
 
 def test_no_cell_of_a_csv_is_a_formula() -> None:
     assert csv_line(["=1+1", "-2", 3, "a,b", "@x"]) == "'=1+1,'-2,3,\"a,b\",'@x\r\n"
+
+
+def test_an_error_that_nobody_foresaw_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(**_: object) -> None:
+        raise RuntimeError("the secret")
+
+    monkeypatch.setattr(app, "app", broken)
+    assert run(monkeypatch, "map", "--json") == 1
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["error"]["reason"] == "UNFORESEEN"
+    assert "the secret" not in shown.out + shown.err
+    monkeypatch.setenv(app.TRACEBACK_VARIABLE, "1")
+    with pytest.raises(RuntimeError):
+        app.main()

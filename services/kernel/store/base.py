@@ -1,4 +1,4 @@
-"""The contract of an event store; every implementation passes tests/contract/test_event_store.py."""
+"""The contract of an event store; every implementation passes tests/contract/test_event_store*.py."""
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
