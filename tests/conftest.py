@@ -8,12 +8,17 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from hypothesis import settings
 from sqlalchemy import make_url
 
 from services.kernel.rpc.tls import leave_only_tls_1_3
 
 # gRPC decides at its first use of TLS in a process, whichever test that is.
 leave_only_tls_1_3()
+
+# How long an example takes says how busy the machine is; tests make no assertion on the clock.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
