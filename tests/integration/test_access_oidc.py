@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from services.access.oidc import FRESH_SECONDS, RELOAD_SECONDS, IdTokenVerifier, IssuerKeys
+from services.access.people import Affiliation
 from services.access.settings import SECOND_FACTORS
 from services.kernel.errors import Problem
 from tests.fixtures.access import CITY_PERSON, NOW
@@ -76,6 +77,13 @@ async def test_a_token_of_the_issuer_is_a_login(issuer: TestIssuer, verifier: Id
 async def test_the_usual_name_goes_before_the_family_name(issuer: TestIssuer, verifier: IdTokenVerifier) -> None:
     token = issuer.id_token(SUBJECT, CITY_PERSON, NOW, usual_name="Mariée")
     assert (await verifier.verify(token, "")).usual_name == "Mariée"
+
+
+async def test_proconnects_claims_say_where_somebody_works(issuer: TestIssuer, verifier: IdTokenVerifier) -> None:
+    claims: dict[str, Any] = {"siret": "21130055300016", "uid": "agent-7", "organizational_unit": "Voirie"}
+    login = await verifier.verify(issuer.id_token(SUBJECT, CITY_PERSON, NOW, **claims), "")
+    assert login.affiliation == Affiliation(siret="21130055300016", uid="agent-7", organisational_unit="Voirie")
+    assert (await verifier.verify(issuer.id_token(SUBJECT, CITY_PERSON, NOW), "")).affiliation == Affiliation()
 
 
 WRONG: dict[str, dict[str, Any]] = {
