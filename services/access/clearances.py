@@ -113,7 +113,7 @@ class Content:
     engagement_id: str = ""
 
 
-class Ruling(Enum):
+class Effect(Enum):
     """What a numbered decision decides."""
 
     GRANTED = 1
@@ -130,7 +130,7 @@ class Decided:
     """A numbered decision as it was taken: HAB-<year>-<number>."""
 
     number: tuple[int, int]
-    ruling: Ruling
+    effect: Effect
     at: datetime
     by: Identity
     record_id: str
@@ -277,10 +277,10 @@ def _decided(clearance: Clearance, event: ClearanceEvent, at: datetime, list_ver
     number = number_of(event)
     if number is None or isinstance(event, _UNDECIDING):
         return None
-    ruling, by = _RULINGS[type(event)]
+    effect, by = _EFFECTS[type(event)]
     return Decided(
         number=number,
-        ruling=ruling,
+        effect=effect,
         at=at,
         by=identity_of(getattr(event, by)),
         record_id=event.record_id,
@@ -297,14 +297,14 @@ def _decided(clearance: Clearance, event: ClearanceEvent, at: datetime, list_ver
 _UNDECIDING = (ClearanceRequested, UndertakingSigned, BindingProposed, BindingConfirmed)
 _CAUSED = (ClearanceSuspended, ClearanceRevoked)
 # What each event decides, and which of its members says by whom.
-_RULINGS: Mapping[type, tuple[Ruling, str]] = {
-    ClearanceGranted: (Ruling.GRANTED, "granted_by"),
-    ClearanceRefused: (Ruling.REFUSED, "refused_by"),
-    ClearanceSuspended: (Ruling.SUSPENDED, "suspended_by"),
-    ClearanceResumed: (Ruling.RESUMED, "resumed_by"),
-    ClearanceRevoked: (Ruling.REVOKED, "revoked_by"),
-    ClearanceRenewed: (Ruling.RENEWED, "renewed_by"),
-    ClearanceReviewed: (Ruling.REVIEWED, "reviewed_by"),
+_EFFECTS: Mapping[type, tuple[Effect, str]] = {
+    ClearanceGranted: (Effect.GRANTED, "granted_by"),
+    ClearanceRefused: (Effect.REFUSED, "refused_by"),
+    ClearanceSuspended: (Effect.SUSPENDED, "suspended_by"),
+    ClearanceResumed: (Effect.RESUMED, "resumed_by"),
+    ClearanceRevoked: (Effect.REVOKED, "revoked_by"),
+    ClearanceRenewed: (Effect.RENEWED, "renewed_by"),
+    ClearanceReviewed: (Effect.REVIEWED, "reviewed_by"),
 }
 
 

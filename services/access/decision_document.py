@@ -27,7 +27,7 @@ from planier.access.v1.events_pb2 import (
 )
 from planier.common.v1.release_pb2 import PURPOSE_CROSSING, PURPOSE_OVERSIGHT, PURPOSE_SITUATION, PURPOSE_TENSION
 
-from services.access.clearances import Area, Clearance, Content, Decided, Ruling
+from services.access.clearances import Area, Clearance, Content, Decided, Effect
 from services.access.convention import Convention, Office, State, in_force
 from services.access.instruments import URGENT_CLEARANCE, YEARLY_REVIEW, Terms
 from services.access.offices import held_by
@@ -56,13 +56,13 @@ CAUSES = {
     REVOCATION_REASON_REQUEST: "demande du titulaire ou de son service",
 }
 _TITLES = {
-    Ruling.GRANTED: "Décision d'habilitation",
-    Ruling.REFUSED: "Décision de refus d'habilitation",
-    Ruling.SUSPENDED: "Décision de suspension d'habilitation",
-    Ruling.RESUMED: "Décision de levée de suspension d'habilitation",
-    Ruling.REVOKED: "Décision de retrait d'habilitation",
-    Ruling.RENEWED: "Décision de renouvellement d'habilitation",
-    Ruling.REVIEWED: "Décision de maintien d'habilitation après revue",
+    Effect.GRANTED: "Décision d'habilitation",
+    Effect.REFUSED: "Décision de refus d'habilitation",
+    Effect.SUSPENDED: "Décision de suspension d'habilitation",
+    Effect.RESUMED: "Décision de levée de suspension d'habilitation",
+    Effect.REVOKED: "Décision de retrait d'habilitation",
+    Effect.RENEWED: "Décision de renouvellement d'habilitation",
+    Effect.REVIEWED: "Décision de maintien d'habilitation après revue",
 }
 _CAPACITIES = {APPOINTMENT_KIND_INTERIM: ", par intérim", APPOINTMENT_KIND_DELEGATION: ", par délégation de signature"}
 
@@ -132,7 +132,7 @@ def document_of(state: State, decided: Decided) -> Document:
         raise precondition("DECISION_UNSIGNED", "no office was held by whoever took it", "art6.habilitation")
     terms = convention.terms(decided.at)
     return Document(
-        title=f"{_TITLES[decided.ruling]} n° {number_text(decided.number)}",
+        title=f"{_TITLES[decided.effect]} n° {number_text(decided.number)}",
         visas=(*_visas(terms, office, decided), *_grounds(terms, decided)),
         articles=tuple(_articles(convention, decided)),
         signature=_signature(convention.zone, office, decided),
@@ -173,30 +173,30 @@ def _grounds(terms: Terms, decided: Decided) -> Iterable[str]:
             f"Vu l'urgence ({URGENT_CLEARANCE}), dont le délégué à la protection des données de chaque partie "
             "est avisé ;"
         )
-    if decided.ruling in (Ruling.SUSPENDED, Ruling.RESUMED):
+    if decided.effect in (Effect.SUSPENDED, Effect.RESUMED):
         yield "Vu la faculté de chaque partie de suspendre seule et sans délai (art7.validation) ;"
-    if decided.ruling is Ruling.REVIEWED and YEARLY_REVIEW in terms.house_rules:
+    if decided.effect is Effect.REVIEWED and YEARLY_REVIEW in terms.house_rules:
         yield f"Vu la revue annuelle des habilitations ({YEARLY_REVIEW}) ;"
 
 
 def _articles(convention: Convention, decided: Decided) -> Iterable[Article]:
     named = f"{_person(decided.content)}, en qualité {ROLES[decided.content.role]}"
     since = _moment(decided.at, convention.zone)
-    match decided.ruling:
-        case Ruling.GRANTED:
+    match decided.effect:
+        case Effect.GRANTED:
             yield Article("Titulaire", (f"{named}, reçoit une habilitation nominative et incessible.",))
             yield from _bounds(convention, decided)
             yield from _conditions(decided)
-        case Ruling.REFUSED:
+        case Effect.REFUSED:
             yield Article("Refus", (f"L'habilitation demandée pour {named}, est refusée.",))
             yield Article("Motif", (decided.refusal,))
-        case Ruling.RENEWED:
+        case Effect.RENEWED:
             yield Article("Renouvellement", (f"L'habilitation de {named}, est renouvelée.",))
             yield from _bounds(convention, decided)
-        case Ruling.REVIEWED:
+        case Effect.REVIEWED:
             yield Article("Maintien", (f"L'habilitation de {named}, a été revue et est maintenue.",))
             yield from _bounds(convention, decided)
-        case Ruling.RESUMED:
+        case Effect.RESUMED:
             effect = f"La suspension par la Ville de l'habilitation de {named}, est levée le {since}."
             yield Article("Levée", (effect, "Une suspension par l'autre partie, s'il en est une, demeure."))
         case _:
@@ -204,7 +204,7 @@ def _articles(convention: Convention, decided: Decided) -> Iterable[Article]:
 
 
 def _ended(named: str, since: str, decided: Decided) -> Iterable[Article]:
-    if decided.ruling is Ruling.SUSPENDED:
+    if decided.effect is Effect.SUSPENDED:
         lasting = "Aucun accès n'est permis jusqu'à la levée de la suspension par la partie qui l'a prononcée."
         yield Article("Suspension", (f"L'habilitation de {named}, est suspendue le {since}.", lasting))
     else:

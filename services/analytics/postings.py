@@ -8,7 +8,6 @@ an answer misses nothing, and both are of one transaction. Where lots begin depe
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,16 +55,15 @@ def unpacked(data: bytes) -> Entries:
 def by_word(rows: Sequence[tuple[int, int, str]]) -> dict[str, list[tuple[int, int]]]:
     """The (start, position) of each (position, start, title) under each word of its title."""
     found: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    # Titles repeat within a lot; none is remembered longer, as an erased one must not be.
+    words: dict[str, frozenset[str]] = {}
     for position, starts_us, title in rows:
+        if title not in words:
+            words[title] = frozenset(words_of(title))
         entry = starts_us, position
-        for word in _words(title):
+        for word in words[title]:
             found[word].append(entry)
     return dict(found)
-
-
-@lru_cache(maxsize=16_384)
-def _words(title: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(words_of(title)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from services.audit.merkle import HASH_SIZE
 from services.audit.note import NoteError, decode_base64, decode_count, split_note
 
 HEADER = "c2sp.org/tlog-proof@v1"
-SUFFIX = ".tlog-proof"
 # A proof in a tree of 2^63 leaves.
 MAX_HASHES = 63
 

@@ -17,6 +17,7 @@ from services.cli.clearance import call, clearance
 from services.cli.output import console, print_json
 from services.cli.profile import Profile
 from services.cli.report_content import Report, Section
+from services.cli.words import number_of
 from services.kernel.errors import not_found, precondition
 
 _NUMBER = re.compile(r"HAB-(\d{4})-(\d{4,})\Z")
@@ -90,9 +91,10 @@ def page_of(document: DecisionDocument) -> Report:
         for place, one in enumerate(document.articles, 1)
     )
     sections = (Section("Visas", tuple(document.visas)), *articles, Section("Signature", tuple(_lines(document))))
-    number = f"HAB-{document.number.year}-{document.number.number:04d}"
     subtitle = f"SHA-256 du texte : {document.text_hash.hex()}"
-    return Report(document.title, subtitle, sections, footer=f"{number}, usage interne (art8.licence)")
+    return Report(
+        document.title, subtitle, sections, footer=f"{number_of(document.number)}, usage interne (art8.licence)"
+    )
 
 
 def _lines(document: DecisionDocument) -> list[str]:

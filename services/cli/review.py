@@ -36,7 +36,7 @@ from services.cli.app import AsOption, JsonOption, MotiveOption, perform
 from services.cli.clearance import call, change, clearance, everyone
 from services.cli.output import console, print_json, print_table
 from services.cli.profile import Profile
-from services.cli.words import instant, name_of, value_of
+from services.cli.words import instant, name_of, number_of, value_of
 
 Ids = Annotated[list[str] | None, typer.Option()]
 ReasonOption = Annotated[str, typer.Option(help="DEPARTURE, CHANGE_OF_DUTIES, MISUSE or REQUEST.")]
@@ -214,7 +214,7 @@ def _show_numbers(found: list[Clearance], *, as_json: bool) -> None:
         return
     rows = sorted(
         (
-            ", ".join(f"HAB-{number.year}-{number.number:04d}" for number in item.decisions),
+            ", ".join(number_of(number) for number in item.decisions),
             f"{item.person.given_name} {item.person.usual_name}, {item.person.service}",
             name_of(ClearanceState, item.state),
             item.clearance_id,

@@ -1,7 +1,7 @@
 """What a person types, read; and what the contracts hold, in a person's words."""
 
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 import typer
@@ -11,6 +11,18 @@ if TYPE_CHECKING:
     from google.protobuf.internal.enum_type_wrapper import _EnumTypeWrapper as Enumeration
 
 Value = TypeVar("Value", bound=int)
+
+
+class Numbered(Protocol):
+    """A decision's number, as access's messages bear it."""
+
+    year: int
+    number: int
+
+
+def number_of(decision: Numbered) -> str:
+    """A numbered decision as it is cited: HAB-2026-0007."""
+    return f"HAB-{decision.year}-{decision.number:04d}"
 
 
 def value_of(enum: "Enumeration[Value]", text: str, option: str) -> Value:

@@ -18,7 +18,7 @@ from planier.access.v1.events_pb2 import (
 
 from services.access import acts
 from services.access import deed as deeds
-from services.access.convention import Convention, Identity, Person, State, office_of
+from services.access.convention import Identity, Person, State, in_force, office_of
 from services.access.domain import RecordAct, decide, stream_of
 from services.access.instruments import DELEGATE
 from services.kernel.errors import Problem
@@ -42,11 +42,6 @@ DENUNCIATION = {"party": "PARTY_CITY", "received_at": NOW - timedelta(days=40), 
 TERMINATION = {"party": "PARTY_CITY", "reason": "TERMINATION_REASON_BREACH", "act_reference": "R-1"}
 DESTRUCTION = {"destroyed_at": NOW + timedelta(days=2), "certificate_hash": access.description()["document_hash"]}
 NOTIFICATION = {"notified_at": NOW - timedelta(days=3), "act_reference": "N-1"}
-
-
-def convention(state: State) -> Convention:
-    assert state.convention is not None
-    return state.convention
 
 
 def unnotified() -> tuple[State, bytes]:
@@ -250,12 +245,12 @@ def test_an_act_says_which_it_is_upon_what_and_what(act: Act, field: str) -> Non
 
 def test_the_term_runs_from_a_notification_that_the_deed_does_not_state() -> None:
     state, deed = unnotified()
-    assert convention(state).term is None
-    assert convention(state).ends_at is None
-    assert convention(state).destroy_before is None
-    assert not convention(state).ended(NOW)
+    assert in_force(state).term is None
+    assert in_force(state).ends_at is None
+    assert in_force(state).destroy_before is None
+    assert not in_force(state).ended(NOW)
     state = applied(state, act_command("notification", NOTIFICATION, deed_bytes=deed))
-    assert convention(state).ends_at == datetime(2030, 2, 25, 23, tzinfo=UTC)
+    assert in_force(state).ends_at == datetime(2030, 2, 25, 23, tzinfo=UTC)
 
 
 def test_the_term_runs_once() -> None:
@@ -279,12 +274,12 @@ def test_what_was_not_notified_is_neither_denounced_nor_terminated(kind: str, co
 
 def test_one_partys_notice_runs_from_the_day_of_recording() -> None:
     state = applied(founded(), act_command("denunciation", DENUNCIATION, CITY_ALONE))
-    assert convention(state).ends_at == datetime(2026, 4, 30, 22, tzinfo=UTC)
+    assert in_force(state).ends_at == datetime(2026, 4, 30, 22, tzinfo=UTC)
 
 
 def test_a_notice_that_both_sign_runs_from_the_letters_arrival() -> None:
     state = applied(founded(), act_command("denunciation", DENUNCIATION))
-    assert convention(state).ends_at == datetime(2026, 3, 19, 23, tzinfo=UTC)
+    assert in_force(state).ends_at == datetime(2026, 3, 19, 23, tzinfo=UTC)
 
 
 def test_notice_is_given_once_and_not_ahead() -> None:
@@ -298,10 +293,10 @@ def test_notice_is_given_once_and_not_ahead() -> None:
 def test_a_termination_ends_it_at_once_whatever_notice_was_given() -> None:
     state = applied(founded(), act_command("denunciation", DENUNCIATION, CITY_ALONE))
     state = applied(state, act_command("termination", TERMINATION, CITY_ALONE), NOW + timedelta(hours=1))
-    assert convention(state).ends_at == NOW + timedelta(hours=1)
-    assert not convention(state).ended(NOW)
-    assert convention(state).ended(NOW + timedelta(hours=1))
-    assert convention(state).destroy_before == datetime(2026, 3, 15, 23, tzinfo=UTC)
+    assert in_force(state).ends_at == NOW + timedelta(hours=1)
+    assert not in_force(state).ended(NOW)
+    assert in_force(state).ended(NOW + timedelta(hours=1))
+    assert in_force(state).destroy_before == datetime(2026, 3, 15, 23, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +317,7 @@ def test_what_was_transmitted_is_destroyed_after_the_end_once_and_by_a_dated_cer
         wrong = {**DESTRUCTION, "destroyed_at": at}
         assert refused(state, act_command("destruction", wrong, CITY_ALONE), later).clause == "art9.termination"
     state = applied(state, act_command("destruction", DESTRUCTION, CITY_ALONE), later)
-    assert convention(state).destroyed_at == NOW + timedelta(days=2)
+    assert in_force(state).destroyed_at == NOW + timedelta(days=2)
     again = act_command("destruction", DESTRUCTION, CITY_ALONE)
     assert refused(state, again, later).reason == "ALREADY_DESTROYED"
 
@@ -413,7 +408,7 @@ def test_a_discharge_ends_what_had_not_begun() -> None:
     ],
 )
 def test_the_term_is_renewed_tacitly_year_by_year_and_stops_after_four(moment: datetime, year: int) -> None:
-    term = convention(founded()).term
+    term = in_force(founded()).term
     assert term is not None
     assert term.year(moment) == year
 

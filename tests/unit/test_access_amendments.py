@@ -1,23 +1,20 @@
 """Amendments: of which version, what widens, and what both data protection officers are told first (art3.change)."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from planier.access.v1.events_pb2 import (
     NOTICE_KIND_WIDENING_AMENDMENT,
     PARTY_CITY,
     PARTY_PREFECTURE,
     ConventionAmended,
     NoticeIssued,
-    Party,
 )
 
-from services.access.convention import Convention, Identity, Person, State
+from services.access.convention import Identity, State, in_force
 from services.access.domain import AcknowledgeNotice, Command, RecordDpia, decide
 from services.access.instruments import URGENT_CLEARANCE, YEARLY_REVIEW
 from tests.fixtures import access
@@ -31,32 +28,19 @@ from tests.fixtures.access import (
 )
 from tests.fixtures.refusals import refused
 
-Signers = Mapping[Party.ValueType, Ed25519PrivateKey]
-SECOND_PERSON = Person("Hugo", "Ricard", "DGA Sécurité")
-DENUNCIATION = {"party": "PARTY_CITY", "received_at": NOW - timedelta(days=40), "letter_reference": "LRAR-1"}
-TERMINATION = {"party": "PARTY_CITY", "reason": "TERMINATION_REASON_BREACH", "act_reference": "R-1"}
-DESTRUCTION = {"destroyed_at": NOW + timedelta(days=2), "certificate_hash": access.description()["document_hash"]}
-NOTIFICATION = {"notified_at": NOW - timedelta(days=3), "act_reference": "N-1"}
-
-
-def convention(state: State) -> Convention:
-    assert state.convention is not None
-    return state.convention
-
-
 # Amendments.
 
 
 def test_an_amendment_that_widens_nothing_is_in_force_when_it_is_recorded_or_says() -> None:
     state = applied(founded(), house_rules(YEARLY_REVIEW))
-    assert convention(state).terms(NOW).version == "2026-02"
+    assert in_force(state).terms(NOW).version == "2026-02"
     later = amendment(effective_at=NOW + timedelta(days=10))
     state = applied(founded(), act_command("amendment", later))
-    assert convention(state).terms(NOW + timedelta(days=10, microseconds=-1)).version == "2025-03"
-    assert convention(state).terms(NOW + timedelta(days=10)).version == "2026-02"
+    assert in_force(state).terms(NOW + timedelta(days=10, microseconds=-1)).version == "2025-03"
+    assert in_force(state).terms(NOW + timedelta(days=10)).version == "2026-02"
     earlier = amendment(effective_at=NOW - timedelta(days=10))
     state = applied(founded(), act_command("amendment", earlier))
-    assert convention(state).terms(NOW - timedelta(microseconds=1)).version == "2025-03"
+    assert in_force(state).terms(NOW - timedelta(microseconds=1)).version == "2025-03"
 
 
 def test_an_amendment_is_of_the_version_in_force_and_has_a_name_of_its_own() -> None:
@@ -71,7 +55,7 @@ def test_the_last_signature_replaces_an_amendment_that_is_not_in_force_yet() -> 
     later = amendment("2026-later", effective_at=NOW + timedelta(days=10))
     state = applied(founded(), act_command("amendment", later))
     state = applied(state, act_command("amendment", amendment("2026-now")))
-    assert [terms.version for terms in convention(state).versions] == ["2025-03", "2026-now"]
+    assert [terms.version for terms in in_force(state).versions] == ["2025-03", "2026-now"]
 
 
 FIRST, SECOND = access.description()["instruments"]
@@ -104,9 +88,9 @@ def test_a_widening_amendment_tells_both_officers_and_is_not_in_force(case: str)
         (PARTY_PREFECTURE, NOTICE_KIND_WIDENING_AMENDMENT, reference, f"{reference}:PREFECTURE"),
     ]
     state = applied(founded(), command)
-    assert convention(state).versions[-1].widens == widens
-    assert convention(state).versions[-1].awaits == ("notice CITY", "notice PREFECTURE", "dpia")
-    assert convention(state).terms(NOW + timedelta(days=900)).version == "2025-03"
+    assert in_force(state).versions[-1].widens == widens
+    assert in_force(state).versions[-1].awaits == ("notice CITY", "notice PREFECTURE", "dpia")
+    assert in_force(state).terms(NOW + timedelta(days=900)).version == "2025-03"
 
 
 def test_less_is_no_widening() -> None:
@@ -138,10 +122,10 @@ def test_a_widening_amendment_needs_both_notices_and_the_impact_study(missing: i
         if number != missing:
             state = applied(state, step, NOW + timedelta(hours=number))
     late = NOW + timedelta(days=9)
-    assert convention(state).terms(late).version == "2025-03"
+    assert in_force(state).terms(late).version == "2025-03"
     state = applied(state, STEPS[missing], late)
-    assert convention(state).terms(late).version == "2026-02"
-    assert convention(state).terms(late - timedelta(microseconds=1)).version == "2025-03"
+    assert in_force(state).terms(late).version == "2026-02"
+    assert in_force(state).terms(late - timedelta(microseconds=1)).version == "2025-03"
     for step in STEPS:  # again changes nothing
         assert decide(state, step, late) == ()
 
@@ -171,7 +155,7 @@ def test_a_house_rule_holds_since_the_first_of_the_amendments_that_keep_it() -> 
     state = applied(state, act_command("amendment", keeps), NOW + timedelta(days=1))
     drops = amendment("4", previous_version="3")
     state = applied(state, act_command("amendment", drops), NOW + timedelta(days=2))
-    found = convention(state)
+    found = in_force(state)
     assert found.house_since(YEARLY_REVIEW, NOW - timedelta(seconds=1)) is None
     assert found.house_since(YEARLY_REVIEW, NOW + timedelta(days=1)) == NOW
     assert found.house_since(YEARLY_REVIEW, NOW + timedelta(days=2)) is None
@@ -184,5 +168,5 @@ def test_an_urgent_clearances_notice_changes_no_amendment() -> None:
     grant = replace(access.grant_command(AMENDMENT, **hours), urgent=True)
     state = applied(state, grant)
     after = applied(state, STEPS[0])
-    assert convention(after) == convention(state)
+    assert in_force(after) == in_force(state)
     assert after.notices[f"{AMENDMENT}:CITY"].acknowledged_at == NOW

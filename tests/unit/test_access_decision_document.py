@@ -25,7 +25,7 @@ from planier.access.v1.events_pb2 import (
 from planier.common.v1.release_pb2 import PURPOSE_OVERSIGHT, PURPOSE_SITUATION
 
 from services.access import decision_document as documents
-from services.access.clearances import Area, Ruling
+from services.access.clearances import Area, Effect
 from services.access.convention import Person, State
 from services.access.domain import Decision, ResumeClearance, RevokeClearance, decide, evolve
 from services.access.instruments import DELEGATE, URGENT_CLEARANCE, YEARLY_REVIEW
@@ -237,4 +237,4 @@ def test_every_word_of_the_contract_has_its_french() -> None:
     offices = {1, 2, 4, 8}
     assert set(documents.ROLES) == set(Role.values()) - offices - {0}
     assert set(documents.CAUSES) == set(RevocationReason.values()) - {0}
-    assert {one.ruling for one in granted().clearances[ONE].decisions} == {Ruling.GRANTED}
+    assert {one.effect for one in granted().clearances[ONE].decisions} == {Effect.GRANTED}

@@ -10,7 +10,7 @@ from planier.access.v1.events_pb2 import PARTY_PREFECTURE, REVOCATION_REASON_MIS
 
 from services.access import list_version
 from services.access.clearances import Standing
-from services.access.convention import Convention, Identity, Person, State, office_of
+from services.access.convention import Identity, Person, State, in_force, office_of
 from services.access.domain import (
     AcknowledgeNotice,
     ConfirmBinding,
@@ -35,17 +35,12 @@ AMENDMENT = "5f0c7f0e-5f0c-4f0e-8f0c-5f0c7f0e5f0d"
 TICK = timedelta(microseconds=1)
 
 
-def convention(state: State) -> Convention:
-    assert state.convention is not None
-    return state.convention
-
-
 def test_a_house_rule_of_an_amendment_that_waits_is_not_in_force() -> None:
     first, second = access.description()["instruments"]
     wider = [{**first, "sources": [*first["sources"], "weather"]}, second]
     terms = amendment(instruments=wider, house_rules=[{"rule_id": DELEGATE}])
     state = applied(founded(), act_command("amendment", terms, act_id=AMENDMENT))
-    assert convention(state).house_since(DELEGATE, NOW) is None
+    assert in_force(state).house_since(DELEGATE, NOW) is None
     study = RecordDpia(access.DPO, AMENDMENT, "AIPD-1", "record")
     told = applied(state, study)
     assert decide(told, study, NOW) == ()
@@ -57,7 +52,7 @@ def test_a_house_rule_of_an_amendment_that_waits_is_not_in_force() -> None:
 def test_the_term_is_the_conventions_whichever_instrument_comes_first() -> None:
     first, second = access.description()["instruments"]
     state = applied(State(), access.sign_command(access.deed({"instruments": [second, first]})))
-    term = convention(state).term
+    term = in_force(state).term
     assert term is not None
     assert term.starts == access.NOTIFIED
 
@@ -102,8 +97,8 @@ def test_an_office_discharged_as_it_begins_was_never_held() -> None:
     act = act_command("discharge", {**discharge, "identity": identity}, CITY_ALONE)
     interim = Identity(access.ISSUER, "interim")
     assert office_of(state, interim, NOW) is not None
-    assert not [one for one in convention(applied(state, act)).offices if one.identity == interim]
-    (ended,) = [one for one in convention(applied(state, act, NOW + TICK)).offices if one.identity == interim]
+    assert not [one for one in in_force(applied(state, act)).offices if one.identity == interim]
+    (ended,) = [one for one in in_force(applied(state, act, NOW + TICK)).offices if one.identity == interim]
     assert (ended.since, ended.until) == (NOW, NOW + TICK)
 
 

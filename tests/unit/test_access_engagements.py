@@ -11,7 +11,7 @@ from planier.access.v1.engagement_events_pb2 import ENGAGEMENT_END_BREACH
 from planier.common.v1.release_pb2 import PURPOSE_OVERSIGHT, PURPOSE_SITUATION, PURPOSE_TENSION
 
 from services.access import engagements
-from services.access.convention import Convention, Identity, Person, State
+from services.access.convention import Identity, Person, State, in_force
 from services.access.domain import Command, decide
 from services.access.engagements import CertifyDestruction, EngagementStanding, Provider
 from services.kernel.errors import Problem
@@ -43,13 +43,8 @@ def opened() -> State:
     return applied(access.founded(), open_command())
 
 
-def convention(state: State) -> Convention:
-    assert state.convention is not None
-    return state.convention
-
-
 def standing(state: State, at: datetime, engagement_id: str = ENGAGEMENT) -> EngagementStanding:
-    return state.engagements[engagement_id].standing(convention(state), at)
+    return state.engagements[engagement_id].standing(in_force(state), at)
 
 
 def test_an_engagement_goes_from_its_plan_to_its_certificate() -> None:
@@ -67,7 +62,7 @@ def test_the_certificate_is_due_within_local_days_of_the_end() -> None:
     # 31 March 2026 in Paris is summer time: the tenth day ends at 22:00 UTC.
     state = opened()
     due = datetime(2026, 4, 10, 22, tzinfo=UTC)
-    assert state.engagements[ENGAGEMENT].certificate_due(convention(state)) == due
+    assert state.engagements[ENGAGEMENT].certificate_due(in_force(state)) == due
     assert standing(state, due - timedelta(microseconds=1)) is EngagementStanding.DESTRUCTION_DUE
     assert standing(state, due) is EngagementStanding.OVERDUE
     assert [one.engagement_id for one in engagements.overdue(state, due)] == [ENGAGEMENT]
@@ -83,7 +78,7 @@ def test_any_cause_ends_it_and_a_second_end_changes_nothing() -> None:
 
 
 def test_the_end_of_the_convention_ends_what_covers_its_data_only() -> None:
-    ends = convention(access.founded()).ends_at
+    ends = in_force(access.founded()).ends_at
     assert ends is not None
     far: dict[str, Any] = {"valid_until": ends + 400 * DAY}
     state = applied(access.founded(), open_command(**far))
