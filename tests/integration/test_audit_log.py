@@ -21,10 +21,11 @@ from services.audit.folding import fold_database
 from services.audit.log import AccessLog, Outcome, leaf_of
 from services.audit.publication import Publication
 from services.audit.replay import Span, matches, read_page
-from services.audit.schema import DERIVED, METADATA, SEQUENCERS
+from services.audit.schema import METADATA, SEQUENCERS
 from services.audit.sequencer import LogBroken, LogFenced
 from services.audit.verify import VerifyReport, verify_database
 from tests.fixtures.audit import KEY, ORIGIN, access_record, batch, items, opened, sqlite_url, statement
+from tests.fixtures.audit_earlier import create_log_of_0_1_0
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
@@ -235,40 +236,31 @@ def test_a_fenced_process_does_not_take_the_log_back(url: str) -> None:
         assert one.size() == 3
 
 
-def test_a_log_of_an_earlier_version_opens(tmp_path: Path) -> None:
+def test_a_log_of_an_earlier_version_opens(url: str) -> None:
     """0.1.0: columns with the leaves, a row a node; no commitments of erased records, no epochs, no keys."""
-    url = sqlite_url(tmp_path)
-    with opened(url) as log:
-        log.append(batch(3))
-        log.catch_up()
-    tamper(url, "DELETE FROM checkpoints WHERE size = 0", {})
-    with log.engine.begin() as connection:
-        for column in DERIVED.columns[1:]:
-            connection.execute(text(f"ALTER TABLE access_records ADD COLUMN {column.name} {column.type}"))
-            read = f"SELECT {column.name} FROM access_columns c WHERE c.idx = access_records.idx"  # noqa: S608
-            connection.execute(text("DROP TRIGGER IF EXISTS access_records_update"))
-            connection.execute(text(f"UPDATE access_records SET {column.name} = ({read})"))  # noqa: S608
-        connection.execute(
-            text("CREATE TABLE tree_nodes (level SMALLINT, idx BIGINT, hash BLOB, PRIMARY KEY (level, idx))")
-        )
-        connection.execute(text("INSERT INTO tree_nodes SELECT level, first, hashes FROM tree_runs"))
-        connection.execute(text("DROP TABLE tree_runs"))
-        connection.execute(text("DROP TABLE access_columns"))
-        connection.execute(text("ALTER TABLE access_bodies DROP COLUMN commitment"))
-        for table in ("sequencers", "log_keys", "cosignatures"):
-            connection.execute(text(f"DROP TABLE {table}"))
-    log.engine.dispose()
+    before = create_log_of_0_1_0(url, 70)
     of_agent = ReplayFilter(subject="agent-7")
     with opened(url) as log:
         with log.reading() as connection:
             columns = {column["name"] for column in inspect(connection).get_columns("access_records")}
             assert columns == {"idx", "record_id", "leaf_hash"}
-            assert [entry.index for entry in read_page(connection, of_agent, Span(0, 3, 0))] == [0, 1, 2]
+            assert not inspect(connection).has_table("tree_nodes")
+            assert derived_until(connection) == 70
+            assert [entry.index for entry in read_page(connection, of_agent, Span(0, 70, 0))] == list(range(70))
+        assert leaves(log) == before
+        for size in (1, 16, 33, 70):
+            root = merkle.EMPTY.grow(before[:size])[0].root()
+            proof = log.inclusion_proof(size // 2, size)
+            assert merkle.verify_inclusion(size // 2, size, before[size // 2], proof, root)
         log.append([*batch(1), *items([statement(0, 0)])])
-        log.erase([0], erased_by=4)
+        log.erase([0], erased_by=71)
         assert verified(log).sound
         log.store_checkpoint()
-        assert fold_database(url, KEY.public_key()).size == 5
+        assert fold_database(url, KEY.public_key()).size == 72
+    for table in ("access_records", "access_bodies", "tree_runs", "checkpoints"):
+        with log.engine.begin() as connection, pytest.raises(DBAPIError, match="append-only"):
+            connection.execute(text(f"DELETE FROM {table}"))  # noqa: S608
+    log.engine.dispose()
     tamper(url, "DELETE FROM log_keys", {})
     stranger = AccessLog(url, origin=ORIGIN, key=Ed25519PrivateKey.generate())
     with pytest.raises(LogBroken):
