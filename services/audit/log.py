@@ -265,7 +265,7 @@ class AccessLog:
         if size > _size(connection):
             raise ValueError("beyond the log")
         wanted = [node for leaves in path for node in merkle.complete_nodes(leaves)]
-        return merkle.hashes(path, nodes.stored(connection, wanted))
+        return merkle.hashes(path, nodes.proving(connection, wanted))
 
     def _root_at(self, connection: Connection, size: int) -> bytes:
         wanted = merkle.complete_nodes((0, size))

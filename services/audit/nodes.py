@@ -18,6 +18,10 @@ _INNER = (
     " WHERE n.level = w.level AND n.first <= w.idx ORDER BY n.first DESC LIMIT 1) FROM wanted w"
 )
 _LEAVES = "SELECT idx, leaf_hash FROM access_records WHERE idx IN (@)"
+# Levels that a proof computes from the leaves beside its own, which one page holds, instead of reading a page for each:
+# at 10 million leaves 280 MB hold them, and 40 MB all above, which stay in memory.
+_COMPUTED = 4
+_BETWEEN = "SELECT idx, leaf_hash FROM access_records WHERE idx >= ? AND idx < ?"
 _SPAN = (
     "SELECT first, hashes FROM tree_runs WHERE level = ? AND first < ? AND first >= coalesce("
     "(SELECT max(m.first) FROM tree_runs m WHERE m.level = ? AND m.first <= ?), 0) ORDER BY first"
@@ -47,6 +51,26 @@ def stored(connection: Connection, wanted: Sequence[merkle.Node]) -> Mapping[mer
         values = tuple(number for node in inner for number in node)
         sql = _INNER.replace("@", ", ".join(["(?, ?)"] * len(inner)))
         found.update(((level, index), bytes(value)) for level, index, value in rows(connection, sql, values) if value)
+    return found
+
+
+def proving(connection: Connection, wanted: Sequence[merkle.Node]) -> Mapping[merkle.Node, bytes]:
+    """Complete nodes by (level, index): high ones as stored, low ones from their leaves; those missing are absent."""
+    found = dict(stored(connection, [node for node in wanted if node[0] >= _COMPUTED]))
+    blocks: dict[int, list[merkle.Node]] = {}
+    for level, index in wanted:
+        if level < _COMPUTED:
+            blocks.setdefault(index << level >> _COMPUTED, []).append((level, index))
+    for block, low in blocks.items():
+        first = block << _COMPUTED
+        leaves: dict[int, bytes] = dict(rows(connection, _BETWEEN, (first, first + (1 << _COMPUTED))))
+        for level, index in low:
+            start = index << level
+            hashes = [leaves.get(place, b"") for place in range(start, start + (1 << level))]
+            if all(hashes):
+                while len(hashes) > 1:
+                    hashes = [merkle.node_hash(a, b) for a, b in zip(hashes[::2], hashes[1::2], strict=True)]
+                found[level, index] = hashes[0]
     return found
 
 
