@@ -4,14 +4,14 @@ What an append runs goes through the driver's own cursor: a statement of SQLAlch
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from itertools import chain
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, text
 
-from services.kernel.store.engine import begin_write
+from services.kernel.store.engine import KeptWriter, begin_write
 
 # Serialises every writer of one PostgreSQL log, whatever process it is in.
 WRITE_LOCK = 0x706C_616E_6965_72
@@ -40,6 +40,23 @@ def exclusive(engine: Engine, *, flushed: bool = True) -> Iterator[Connection]:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITE_LOCK})
         yield connection
+
+
+class Writer:
+    """`exclusive`, again and again: on SQLite over a connection that stays open, since taking one costs 150 µs."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._kept = KeptWriter(engine) if engine.dialect.name == "sqlite" else None
+
+    def transaction(self) -> AbstractContextManager[Connection]:
+        """One write transaction, flushed; on SQLite its errors are the driver's own."""
+        return exclusive(self._engine) if self._kept is None else self._kept.transaction()
+
+    def close(self) -> None:
+        """Lets the connection go; the next transaction opens another."""
+        if self._kept is not None:
+            self._kept.close()
 
 
 @contextmanager

@@ -11,23 +11,19 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
-from hashlib import sha256
-from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from google.protobuf.message import DecodeError
-from planier.audit.v1.record_pb2 import AccessRecord
 from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from services.audit import merkle, nodes
+from services.audit.batch import Appended, Batch, Known
 from services.audit.checkpoint import Checkpoint
-from services.audit.database import Row, exclusive, insert, rows, run, snapshot
+from services.audit.database import Writer, exclusive, rows, run, snapshot
 from services.audit.derived import catch_up
-from services.audit.entry import SALT_SIZE, VERSION, entry_of
+from services.audit.entry import SALT_SIZE, entry_of
 from services.audit.hand_over import Keys
-from services.audit.note import NoteVerifier, sign_note
+from services.audit.note import NoteSigner, NoteVerifier
 from services.audit.schema import BODIES, CHECKPOINTS, COLUMNS, DERIVED, RECORDS, create_schema
 from services.audit.sequencer import LogBroken, LogFenced, hand_overs, require_key, take_over
 from services.audit.upgrade import upgrade
@@ -49,34 +45,12 @@ _KNOWN_SQLITE = _KNOWN + "IN (SELECT value FROM json_each(?))"  # noqa: S608 -- 
 _KNOWN_POSTGRESQL = _KNOWN + "= ANY(?)"
 
 
-class Outcome(Enum):
-    """What became of one record of a batch."""
-
-    RECORDED = "RECORDED"
-    CONFLICT = "CONFLICT"
-    INVALID = "INVALID"
-
-
-class Appended(NamedTuple):
-    """One result; `log_index` and `leaf_hash` only where RECORDED (now or before)."""
-
-    outcome: Outcome
-    record_id: str
-    log_index: int = -1
-    leaf_hash: bytes = b""
-
-
 @dataclass(frozen=True, slots=True)
 class SignedHead:
     """A checkpoint and the note that signs it."""
 
     checkpoint: Checkpoint
     note: str
-
-
-_LEAF = b"\x00" + VERSION
-
-Known = dict[str, tuple[int, bytes, bytes | None, bytes | None]]
 
 
 class AccessLog:
@@ -96,7 +70,8 @@ class AccessLog:
     ) -> None:
         self.engine = open_engine(url)
         self.origin = origin
-        self._key = key
+        self._signer = NoteSigner(origin, key)
+        self._writer = Writer(self.engine)
         self._instance = instance
         self._epoch = 0
         self._random_bytes = random_bytes
@@ -113,7 +88,7 @@ class AccessLog:
     @property
     def verifier(self) -> NoteVerifier:
         """What verifies this log's checkpoints."""
-        return NoteVerifier(self.origin, self._key.public_key())
+        return self._signer.verifier
 
     def open(self) -> None:
         """Creates the schema, takes the log over from whoever had it, signs the head left unsigned.
@@ -145,6 +120,7 @@ class AccessLog:
     def close(self) -> None:
         """Stores the newest checkpoint and lets the database go."""
         self.store_checkpoint()
+        self._writer.close()
         self.engine.dispose()
 
     def append(self, items: Sequence[tuple[str, bytes]]) -> list[Appended]:
@@ -164,17 +140,16 @@ class AccessLog:
                 return self._append(items, look=True)
 
     def _append(self, items: Sequence[tuple[str, bytes]], *, look: bool) -> list[Appended]:
-        with exclusive(self.engine) as connection:
+        with self._writer.transaction() as connection:
             ((epoch, last),) = rows(connection, _HEAD)
             if epoch != self._epoch:
                 raise LogFenced("another process has opened the log since")
             frontier = self._current_frontier(connection, _size_after(last))
             known = _known(connection, [record_id for record_id, _ in items if "\0" not in record_id]) if look else {}
-            batch = _Batch()
-            batch.lay_out(items, frontier.size, known, self._random_bytes(SALT_SIZE * len(items)))
+            batch = Batch(frontier.size)
+            batch.lay_out(items, known, self._random_bytes(SALT_SIZE * len(items)))
             grown, runs = frontier.grow(batch.leaves)
-            insert(connection, RECORDS, batch.records)
-            insert(connection, BODIES, batch.bodies)
+            batch.store(connection)
             nodes.store(connection, runs)
             self._store(connection, self._unstored)
         self._frontier = grown
@@ -278,56 +253,11 @@ class AccessLog:
 
     def _sign(self, frontier: merkle.Frontier) -> SignedHead:
         checkpoint = Checkpoint(self.origin, frontier.size, frontier.root())
-        return SignedHead(checkpoint, sign_note(checkpoint.text(), self.origin, self._key))
+        return SignedHead(checkpoint, self._signer.sign(checkpoint.text()))
 
     def _store(self, connection: Connection, head: SignedHead | None) -> None:
         if head is not None:
             run(connection, _STORE_CHECKPOINT, (head.checkpoint.size, head.checkpoint.root, head.note))
-
-
-class _Batch:
-    """The rows of one append, laid out in order so that an item sees those before it."""
-
-    def __init__(self) -> None:
-        self.leaves: list[bytes] = []
-        self.records: list[Row] = []
-        self.bodies: list[Row] = []
-        self.results: list[Appended] = []
-
-    def lay_out(self, items: Sequence[tuple[str, bytes]], first: int, known: Known, salts: bytes) -> None:
-        """Adds each item's rows and its result, or says why not; `known` learns what is added. The hot path."""
-        leaves, records, bodies, results = self.leaves, self.records, self.bodies, self.results
-        parse, new, recorded, prefix, index = AccessRecord.FromString, tuple.__new__, Outcome.RECORDED, _LEAF, first
-        for record_id, record in items:
-            try:
-                is_fit = parse(record).record_id == record_id != ""
-            except DecodeError:
-                is_fit = False
-            # No engine looks for an id that holds NUL.
-            if not is_fit or "\0" in record_id:
-                results.append(Appended(Outcome.INVALID, record_id))
-                continue
-            if record_id in known:
-                results.append(_again(record_id, record, known[record_id]))
-                continue
-            offset = (index - first) * SALT_SIZE
-            salt = salts[offset : offset + SALT_SIZE]
-            # leaf_of(salt, record), written out.
-            leaf = sha256(prefix + sha256(salt + record).digest()).digest()
-            known[record_id] = index, leaf, salt, record
-            leaves.append(leaf)
-            records.append((index, record_id, leaf))
-            bodies.append((index, salt, record, None, None))
-            results.append(new(Appended, (recorded, record_id, index, leaf)))
-            index += 1
-
-
-def _again(record_id: str, record: bytes, known: tuple[int, bytes, bytes | None, bytes | None]) -> Appended:
-    """The first result of an id that the log holds; CONFLICT for other bytes, or where it is erased."""
-    index, leaf, salt, stored = known
-    if stored != record or salt is None:
-        return Appended(Outcome.CONFLICT, record_id)
-    return Appended(Outcome.RECORDED, record_id, index, leaf)
 
 
 def leaf_of(salt: bytes, record: bytes) -> bytes:

@@ -4,6 +4,7 @@ Two kinds of Ed25519 key are known here, told apart by the algorithm byte of the
 is, 0x04 signs a checkpoint as of a time (c2sp.org/tlog-cosignature, cosignature.py).
 """
 
+import re
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 ED25519 = b"\x01"
 KEY_ID_SIZE = 4
+# Half of a surrogate pair is no character, and has no bytes to sign.
+_NO_TEXT = re.compile("[\x00-\x09\x0b-\x1f\ud800-\udfff]")
 # The specification asks for at least 16.
 MAX_SIGNATURES = 32
 
@@ -76,12 +79,24 @@ class NoteVerifier:
         return text
 
 
+class NoteSigner:
+    """A private key that signs notes under its name."""
+
+    def __init__(self, name: str, key: Ed25519PrivateKey) -> None:
+        self.verifier = NoteVerifier(name, key.public_key())
+        self._key_id = self.verifier.key_id
+        self._key = key
+
+    def sign(self, text: str) -> str:
+        """The text with this key's signature line; `text` ends in a newline."""
+        if not text.endswith("\n") or not is_text(text):
+            raise NoteError("a note's text ends in a newline and holds no other control character")
+        return f"{text}\n{Signature(self.verifier.name, self._key_id, self._key.sign(text.encode())).line()}"
+
+
 def sign_note(text: str, name: str, key: Ed25519PrivateKey) -> str:
     """The text with this key's signature line; `text` ends in a newline."""
-    verifier = NoteVerifier(name, key.public_key())
-    if not text.endswith("\n") or not is_text(text):
-        raise NoteError("a note's text ends in a newline and holds no other control character")
-    return f"{text}\n{Signature(name, verifier.key_id, key.sign(text.encode())).line()}"
+    return NoteSigner(name, key).sign(text)
 
 
 def split_note(note: str) -> tuple[str, tuple[Signature, ...]]:
@@ -163,8 +178,7 @@ def check_key_name(name: str) -> None:
 
 def is_text(text: str) -> bool:
     """Whether a note can hold this: UTF-8 without ASCII control characters other than newline."""
-    # Half of a surrogate pair is no character, and has no bytes to sign.
-    return not any((character < " " and character != "\n") or "\ud800" <= character <= "\udfff" for character in text)
+    return _NO_TEXT.search(text) is None
 
 
 def _signature(line: str) -> Signature:

@@ -31,9 +31,10 @@ from planier.audit.v1.audit_pb2 import (
     WitnessStanding,
 )
 
+from services.audit.batch import Appended, Outcome
 from services.audit.cosigning import Cosigning
 from services.audit.entry import is_of_service
-from services.audit.log import AccessLog, Appended, Outcome
+from services.audit.log import AccessLog
 from services.audit.note import NoteError
 from services.audit.proving import find, prove
 from services.audit.publication import Publication

@@ -9,7 +9,8 @@ import grpc
 from planier.audit.v1.record_pb2 import AccessRecord
 from planier.common.v1.release_pb2 import Receipt
 
-from services.audit.log import AccessLog, Appended, Outcome
+from services.audit.batch import Appended, Outcome
+from services.audit.log import AccessLog
 from services.audit.receipt import ReceiptSigner
 from services.audit.sequencer import LogFenced
 from services.kernel.batching import Batcher

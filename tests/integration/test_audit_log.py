@@ -13,12 +13,13 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from services.audit import derived, merkle
+from services.audit.batch import Outcome
 from services.audit.checkpoint import parse_checkpoint
 from services.audit.cosignature import Cosigner, cosign
 from services.audit.derived import derived_until
 from services.audit.entry import parse_record
 from services.audit.folding import fold_database
-from services.audit.log import AccessLog, Outcome, leaf_of
+from services.audit.log import AccessLog, leaf_of
 from services.audit.publication import Publication
 from services.audit.replay import Span, matches, read_page
 from services.audit.schema import METADATA, SEQUENCERS

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from services.kernel.codec import IdentityCodec, KeyUnknown
 from services.kernel.store import open_store
-from services.kernel.store.engine import begin_write, open_engine
+from services.kernel.store.engine import KeptWriter, begin_write, open_engine
 from services.kernel.store.sql import SqlEventStore
 from tests.fixtures.store import HandClock, commit, erase
 
@@ -47,6 +47,31 @@ def test_only_what_is_written_unflushed_may_be_taken_back(store: SqlEventStore) 
         raise ZeroDivisionError
     with begin_write(store.engine) as connection:
         assert level(connection) == 2
+
+
+def test_a_kept_writer_takes_back_what_fails_and_lets_others_write(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/kept.db")
+    kept = KeptWriter(engine)
+    write = "INSERT INTO kept VALUES (?)"
+    with begin_write(engine) as connection:
+        connection.execute(text("CREATE TABLE kept (value INTEGER NOT NULL)"))
+    for value in (1, 2):
+        with kept.transaction() as connection:
+            connection.connection.cursor().execute(write, (value,))
+    for wrong in (None, 3):
+        with pytest.raises((sqlite3.IntegrityError, ZeroDivisionError)), kept.transaction() as connection:
+            connection.connection.cursor().execute(write, (9,))
+            connection.connection.cursor().execute(write, (wrong,))
+            raise ZeroDivisionError
+    with begin_write(engine) as connection:
+        connection.execute(text("INSERT INTO kept VALUES (4)"))
+    kept.close()
+    with kept.transaction() as connection:
+        connection.connection.cursor().execute(write, (5,))
+    kept.close()
+    with engine.connect() as connection:
+        assert list(connection.execute(text("SELECT value FROM kept")).scalars()) == [1, 2, 4, 5]
+    engine.dispose()
 
 
 def test_opening_waits_for_a_process_that_is_making_the_database(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
@@ -82,6 +83,44 @@ def _unflushed(connection: Connection) -> Iterator[None]:
     finally:
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.close()
+
+
+class KeptWriter:
+    """`begin_write` of one SQLite engine over one connection that stays open, by the driver's own statements.
+
+    What is run in it goes through the driver too, whose errors it raises. Threads may share it: they queue.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._queue: threading.Lock = engine.get_execution_options()[_WRITER]
+        self._connection: Connection | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One flushed transaction that holds the write lock from its start; Problem STORE_BUSY after 30 s."""
+        if not self._queue.acquire(timeout=BUSY_SECONDS):
+            raise unavailable("STORE_BUSY", "the database is being written to")
+        try:
+            if self._connection is None:
+                self._connection = self._engine.connect()
+            driver: Any = self._connection.connection.driver_connection
+            driver.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                driver.commit()
+            except BaseException:
+                driver.rollback()
+                raise
+        finally:
+            self._queue.release()
+
+    def close(self) -> None:
+        """Lets the connection go; a later transaction opens another."""
+        with self._queue:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
 
 def scrub(engine: Engine, patience_ms: int) -> bool:
