@@ -1,7 +1,6 @@
 """The audit servicer: records in, proofs out, replay and verification through the guard."""
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Sequence
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -17,10 +16,8 @@ from planier.audit.v1.audit_pb2 import (
     LogFault,
     ProveAccessRequest,
     ProveAccessResponse,
-    RecordOutcome,
     RecordRequest,
     RecordResponse,
-    RecordResult,
     ReplayRequest,
     ReplayResponse,
     SequenceHole,
@@ -31,34 +28,23 @@ from planier.audit.v1.audit_pb2 import (
     WitnessStanding,
 )
 
-from services.audit.batch import Appended, Outcome
 from services.audit.cosigning import Cosigning
-from services.audit.entry import is_of_service
 from services.audit.log import AccessLog
 from services.audit.note import NoteError
 from services.audit.proving import find, prove
 from services.audit.publication import Publication
 from services.audit.reading import LogReader
-from services.audit.receipt import ReceiptSigner
+from services.audit.recording import Recording, recognise
 from services.audit.replay import described
 from services.audit.verify import VerifyReport, verify_log
 from services.audit.witnesses import PartyWitness
-from services.audit.writer import LogWriter
 from services.kernel.errors import invalid, not_found
 from services.kernel.rpc.call import Call
 from services.kernel.store.base import Position
+from services.kernel.traces import MOST_TOGETHER
 
-# Above this, receipts are signed off the event loop (20 µs each).
-_SIGN_HERE = 8
 # How long a proof waits for the witnesses before it goes without them.
 WITNESSED_WITHIN = 2.0
-_OUTCOMES = {
-    Outcome.RECORDED: RecordOutcome.RECORD_OUTCOME_RECORDED,
-    Outcome.CONFLICT: RecordOutcome.RECORD_OUTCOME_CONFLICT,
-    Outcome.INVALID: RecordOutcome.RECORD_OUTCOME_INVALID,
-}
-
-_log = logging.getLogger(__name__)
 
 
 class AuditServicer:
@@ -67,8 +53,7 @@ class AuditServicer:
     def __init__(
         self,
         log: AccessLog,
-        writer: LogWriter,
-        signer: ReceiptSigner,
+        recording: Recording,
         public_key: Ed25519PublicKey,
         reader: LogReader,
         *,
@@ -77,35 +62,31 @@ class AuditServicer:
     ) -> None:
         self._log = log
         self._reader = reader
-        self._writer = writer
-        self._signer = signer
+        self._recording = recording
         self._public_key = public_key
         self._witnesses = witnesses
         self._publication = Publication(log, [witness.cosigner for witness in witnesses])
         self._cosigning = cosigning
 
     async def Record(self, request: RecordRequest, call: Call) -> RecordResponse:
-        """Each record's receipt or refusal, in order; concurrent requests share one durable write.
+        """Each record's receipt or refusal, in order."""
+        answer = RecordResponse()
+        await self._recording.record(request.items, _service(call), answer)
+        return answer
 
-        A service records its own accesses only: a record of another's is INVALID, whoever the log would have believed.
-        """
-        caller = call.invocation.caller.rpartition("/")[2]
-        strange = {place for place, item in enumerate(request.items) if not is_of_service(item.record, caller)}
-        if strange:
-            _log.error("a service recorded another's access", extra={"caller": caller, "records": len(strange)})
-        own = [(item.record_id, item.record) for place, item in enumerate(request.items) if place not in strange]
-        written = iter(await self._writer.write(own) if own else ())
-        results = [
-            Appended(Outcome.INVALID, item.record_id) if place in strange else next(written)
-            for place, item in enumerate(request.items)
-        ]
-        if len(results) <= _SIGN_HERE:
-            return self._answer(results)
-        return await asyncio.to_thread(self._answer, results)
+    def recognise_Record(self, request: RecordRequest) -> bool:
+        """Whether a batch surely keeps its contract's rules."""
+        return recognise(request.items)
 
     async def StreamRecords(self, request: StreamRecordsRequest, call: Call) -> StreamRecordsResponse:
         """One batch of a stream, recorded as `Record` records it."""
-        return StreamRecordsResponse(batch=await self.Record(request.batch, call))
+        answer = StreamRecordsResponse()
+        await self._recording.record(request.batch.items, _service(call), answer.batch)
+        return answer
+
+    def recognise_StreamRecords(self, request: StreamRecordsRequest) -> bool:
+        """The same of a batch of a stream."""
+        return recognise(request.batch.items) and len(request.traceparents) <= MOST_TOGETHER
 
     async def Replay(self, request: ReplayRequest, call: Call) -> AsyncGenerator[ReplayResponse, None]:
         """The records that pass the filter, in order, of the tree as it was before this look's own record."""
@@ -212,16 +193,6 @@ class AuditServicer:
             by_file=not witness.url,
         )
 
-    def _answer(self, results: Sequence[Appended]) -> RecordResponse:
-        return RecordResponse(results=[self._result(result) for result in results])
-
-    def _result(self, result: Appended) -> RecordResult:
-        outcome = _OUTCOMES[result.outcome]
-        if result.outcome is not Outcome.RECORDED:
-            return RecordResult(record_id=result.record_id, outcome=outcome)
-        receipt = self._signer.sign(result.record_id, result.log_index, result.leaf_hash)
-        return RecordResult(record_id=result.record_id, outcome=outcome, receipt=receipt)
-
     def _state(self) -> tuple[int, bytes]:
         frontier = self._log.frontier()
         return frontier.size, frontier.root()
@@ -257,3 +228,8 @@ class AuditServicer:
         if asked > size:
             raise invalid("SIZE_BEYOND_LOG", "the log has not reached that size")
         return asked or size
+
+
+def _service(call: Call) -> str:
+    """The name of the calling service, of its certificate's identity."""
+    return call.invocation.caller.rpartition("/")[2]

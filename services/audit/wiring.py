@@ -19,6 +19,7 @@ from services.audit.oversight import AccessEvents, OversightServicer
 from services.audit.publication import Publication
 from services.audit.reading import LogReader
 from services.audit.receipt import ReceiptSigner
+from services.audit.recording import Recording
 from services.audit.retention import Retention
 from services.audit.service import AuditServicer
 from services.audit.settings import AuditSettings
@@ -123,7 +124,7 @@ async def assemble(
     retention = Retention(log, governing, integrity, guard.record_own, clock, ids)
     upkeep = Upkeep(log, watch, retention, settings.watch_seconds)
     servicer = AuditServicer(
-        log, writer, signer, key.public_key(), reader, witnesses=witnesses,
+        log, Recording(writer, signer), key.public_key(), reader, witnesses=witnesses,
         cosigning=outside.cosigning if witnesses else None,
     )  # fmt: skip
     oversight = OversightServicer(reader, governing, watch, integrity, events)

@@ -58,11 +58,16 @@ def test_a_kept_writer_takes_back_what_fails_and_lets_others_write(tmp_path: Pat
     for value in (1, 2):
         with kept.transaction() as connection:
             connection.connection.cursor().execute(write, (value,))
-    for wrong in (None, 3):
-        with pytest.raises((sqlite3.IntegrityError, ZeroDivisionError)), kept.transaction() as connection:
+
+    def fail(wrong: int | None) -> None:
+        with kept.transaction() as connection:
             connection.connection.cursor().execute(write, (9,))
             connection.connection.cursor().execute(write, (wrong,))
             raise ZeroDivisionError
+
+    for wrong, kind in ((None, sqlite3.IntegrityError), (3, ZeroDivisionError)):
+        with pytest.raises(kind):
+            fail(wrong)
     with begin_write(engine) as connection:
         connection.execute(text("INSERT INTO kept VALUES (4)"))
     kept.close()
