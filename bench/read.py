@@ -13,9 +13,8 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from planier.analytics.v1.analytics_pb2 import BoundingBox, QueryMapRequest
 from planier.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
-from planier.audit.v1.audit_pb2 import RecordItem, RecordRequest
-from planier.audit.v1.audit_pb2_grpc import AuditServiceStub
-from planier.audit.v1.record_pb2 import RECORD_KIND_RELEASE, AccessRecord, Actor
+from planier.audit.v1.audit_pb2 import RecordItem, RecordRequest, RecordResponse
+from planier.audit.v1.record_pb2 import RECORD_KIND_RELEASE, AccessRecord
 from planier.common.v1.fact_pb2 import Period
 
 from bench.callers import Pace, closed_loop
@@ -36,6 +35,10 @@ MESSAGE = b"x" * 200
 # Questions of a round; what is kept holds fewer of them.
 QUESTIONS = 20_000
 SCREENS = 40
+# More than a round of records sends: as many as the echo would.
+RECORDS = 50_000
+_RECORD = "/planier.audit.v1.AuditService/Record"
+IDS = RandomIds()
 # Degrees, half a viewport.
 PAN = 0.02
 Viewports = Callable[[], Iterator[QueryMapRequest]]
@@ -175,24 +178,26 @@ async def _read(system: System, callers: int, kind: Viewports) -> Pace:
 
 
 async def _record(system: System) -> Pace:
-    ids = RandomIds()
-    actor = Actor(issuer="bench", subject="bench", party="CITY")
-    rpc = "/planier.analytics.v1.AnalyticsService/QueryMap"
-
+    # Ready to be sent, as the echo's message is: what is measured is the service.
+    made = iter([_record_request() for _ in range(RECORDS)])
     async with channel(system.profile, "audit", "analytics") as opened:
-        record = AuditServiceStub(opened).Record
+        record: grpc.aio.UnaryUnaryMultiCallable[bytes, RecordResponse]
+        record = opened.unary_unary(_RECORD, response_deserializer=RecordResponse.FromString)
 
         async def step() -> None:
-            record_id = ids.new()
-            content = AccessRecord(
-                record_id=record_id, instance="bench", kind=RECORD_KIND_RELEASE, actor=actor, rpc=rpc
-            )
-            content.occurred_at.GetCurrentTime()
-            item = RecordItem(record_id=record_id, record=content.SerializeToString())
-            answer = await record(RecordRequest(items=[item]), timeout=10)
+            answer = await record(next(made), timeout=10)
             assert answer.results[0].receipt.signature
 
         return await closed_loop(step, CALLERS, SECONDS)
+
+
+def _record_request() -> bytes:
+    rpc = "/planier.analytics.v1.AnalyticsService/QueryMap"
+    content = AccessRecord(record_id=IDS.new(), instance="bench", kind=RECORD_KIND_RELEASE, rpc=rpc)
+    content.actor.issuer, content.actor.subject, content.actor.party = "bench", "bench", "CITY"
+    content.occurred_at.GetCurrentTime()
+    item = RecordItem(record_id=content.record_id, record=content.SerializeToString())
+    return RecordRequest(items=[item]).SerializeToString()
 
 
 def _stamp(moment: datetime) -> Timestamp:

@@ -1,9 +1,4 @@
-"""One append's records: laid out in order, so that an item sees those before it, then stored by one statement a table.
-
-SQLite is given all rows of a table as one value, which json_each takes apart: the driver gives the interpreter's lock
-away at each statement and a busy event loop keeps it for long, and a row costs half of what its values bound one by
-one do. PostgreSQL is given them by binary COPY.
-"""
+"""One append's records: laid out in order, so that an item sees those before it, and as each engine takes them."""
 
 import json
 from collections.abc import Sequence
@@ -13,24 +8,12 @@ from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 from planier.audit.v1.record_pb2 import AccessRecord
-from sqlalchemy import Connection
 
-from services.audit.database import insert, run
+from services.audit.database import Row
 from services.audit.entry import SALT_SIZE, VERSION
-from services.audit.schema import BODIES, RECORDS
 
 # A leaf's hash is that of this and of the commitment (merkle.leaf_hash of entry.entry_of, written out).
 _LEAF = b"\x00" + VERSION
-_RECORDS = (
-    "INSERT INTO access_records (idx, record_id, leaf_hash)"
-    " SELECT ?1 + key, value, substr(?2, 32 * key + 1, 32) FROM json_each(?3)"
-)
-# Each number: where in the value salt and record begin, and in its lower half how long the record is.
-_BODIES = (
-    "INSERT INTO access_bodies (idx, salt, record) SELECT ?1 + key, substr(?2, (value >> 32) + 1, 32),"
-    " substr(?2, (value >> 32) + 33, value & 4294967295) FROM json_each(?3)"
-)
-
 # What the log holds under an id: index, leaf hash, salt, record.
 Known = dict[str, tuple[int, bytes, bytes | None, bytes | None]]
 
@@ -58,7 +41,7 @@ class Batch:
     def __init__(self, first: int) -> None:
         self.leaves: list[bytes] = []
         self.results: list[Appended] = []
-        self._first = first
+        self.first = first
         self._ids: list[str] = []
         # Salt and record of each, one after the other.
         self._contents: list[bytes] = []
@@ -71,7 +54,7 @@ class Batch:
             tuple.__new__,
             Outcome.RECORDED,
             _LEAF,
-            self._first,
+            self.first,
         )
         offset = 0
         for record_id, record in items:
@@ -97,25 +80,23 @@ class Batch:
             results.append(new(Appended, (recorded, record_id, index, leaf)))
             index += 1
 
-    def store(self, connection: Connection) -> None:
-        """Writes what was laid out. IntegrityError of the driver where the log holds one of the ids already."""
-        if not self._ids:
-            return
-        if connection.dialect.name != "sqlite":
-            self._copy(connection)
-            return
-        run(connection, _RECORDS, (self._first, b"".join(self.leaves), json.dumps(self._ids)))
+    def packed(self) -> tuple[str, bytes, str, bytes]:
+        """For SQLite: the ids; the leaf hashes; of each record, where salt and record begin and its size; those bytes.
+
+        Lists are JSON. A place is one number, the beginning above 32 bits of size.
+        """
         places, at = list[int](), 0
         for content in self._contents:
             places.append(at << 32 | len(content) - SALT_SIZE)
             at += len(content)
-        run(connection, _BODIES, (self._first, b"".join(self._contents), json.dumps(places)))
+        return json.dumps(self._ids), b"".join(self.leaves), json.dumps(places), b"".join(self._contents)
 
-    def _copy(self, connection: Connection) -> None:
-        numbered = list(enumerate(zip(self._ids, self.leaves, self._contents, strict=True), self._first))
-        insert(connection, RECORDS, [(index, record_id, leaf) for index, (record_id, leaf, _) in numbered])
+    def rows(self) -> tuple[list[Row], list[Row]]:
+        """For PostgreSQL: rows of access_records and of access_bodies."""
+        numbered = list(enumerate(zip(self._ids, self.leaves, self._contents, strict=True), self.first))
+        records = [(index, record_id, leaf) for index, (record_id, leaf, _) in numbered]
         bodies = [(index, content[:SALT_SIZE], content[SALT_SIZE:], None, None) for index, (*_, content) in numbered]
-        insert(connection, BODIES, bodies)
+        return records, bodies
 
 
 def _again(record_id: str, record: bytes, known: tuple[int, bytes, bytes | None, bytes | None]) -> Appended:

@@ -43,14 +43,28 @@ def exclusive(engine: Engine, *, flushed: bool = True) -> Iterator[Connection]:
 
 
 class Writer:
-    """`exclusive`, again and again: on SQLite over a connection that stays open, since taking one costs 150 µs."""
+    """`exclusive`, again and again: on SQLite over a connection that stays open, since taking one costs 150 µs.
 
-    def __init__(self, engine: Engine) -> None:
+    `setup` are statements that SQLite's connection is given first; its errors are the driver's own.
+    """
+
+    def __init__(self, engine: Engine, setup: Sequence[str]) -> None:
         self._engine = engine
-        self._kept = KeptWriter(engine) if engine.dialect.name == "sqlite" else None
+        self._kept = KeptWriter(engine, setup) if engine.dialect.name == "sqlite" else None
+
+    @property
+    def at_once(self) -> bool:
+        """Whether `run` is to be had: on SQLite."""
+        return self._kept is not None
+
+    def run(self, sql: str, values: Row) -> None:
+        """One statement that is its own transaction, flushed: all of it or nothing."""
+        if self._kept is None:
+            raise TypeError("only SQLite runs an append at once")
+        self._kept.run(sql, values)
 
     def transaction(self) -> AbstractContextManager[Connection]:
-        """One write transaction, flushed; on SQLite its errors are the driver's own."""
+        """One write transaction, flushed."""
         return exclusive(self._engine) if self._kept is None else self._kept.transaction()
 
     def close(self) -> None:

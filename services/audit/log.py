@@ -17,6 +17,7 @@ from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from services.audit import merkle, nodes
+from services.audit.appending import APPEND, SETUP, STORE_HEAD, Append
 from services.audit.batch import Appended, Batch, Known
 from services.audit.checkpoint import Checkpoint
 from services.audit.database import Writer, exclusive, rows, run, snapshot
@@ -32,8 +33,6 @@ from services.kernel.store.engine import open_engine
 _SIZE = "SELECT max(idx) FROM access_records"
 _HEAD = "SELECT (SELECT max(epoch) FROM sequencers), (SELECT max(idx) FROM access_records)"
 
-# Another process may have signed the same head, to the same bytes.
-_STORE_CHECKPOINT = "INSERT INTO checkpoints (size, root, note) VALUES (?, ?, ?) ON CONFLICT (size) DO NOTHING"
 # How far back a leaf is looked for by its hash, which has no index (see schema): a bounded scan of some milliseconds.
 RECENT = 65_536
 # All ids in one value: a list of hundreds of variables costs more to prepare than to look up.
@@ -71,7 +70,7 @@ class AccessLog:
         self.engine = open_engine(url)
         self.origin = origin
         self._signer = NoteSigner(origin, key)
-        self._writer = Writer(self.engine)
+        self._writer = Writer(self.engine, SETUP)
         self._instance = instance
         self._epoch = 0
         self._random_bytes = random_bytes
@@ -134,10 +133,16 @@ class AccessLog:
         """
         with self._turn:
             try:
-                return self._append(items, look=False)
+                return self._append_at_once(items) if self._writer.at_once else self._append(items, look=False)
             except (IntegrityError, self.engine.dialect.loaded_dbapi.IntegrityError):
-                # Some are known already, as after a client's second try: nothing was written, and they are looked up.
+                # Nothing was written. Some are known already, as after a client's second try, and are looked up; or
+                # another process has the log.
                 return self._append(items, look=True)
+
+    def _append_at_once(self, items: Sequence[tuple[str, bytes]]) -> list[Appended]:
+        new = self._lay_out(items, self._frontier, {})
+        self._writer.run(APPEND, new.row())
+        return self._appended(new)
 
     def _append(self, items: Sequence[tuple[str, bytes]], *, look: bool) -> list[Appended]:
         with self._writer.transaction() as connection:
@@ -146,15 +151,20 @@ class AccessLog:
                 raise LogFenced("another process has opened the log since")
             frontier = self._current_frontier(connection, _size_after(last))
             known = _known(connection, [record_id for record_id, _ in items if "\0" not in record_id]) if look else {}
-            batch = Batch(frontier.size)
-            batch.lay_out(items, known, self._random_bytes(SALT_SIZE * len(items)))
-            grown, runs = frontier.grow(batch.leaves)
-            batch.store(connection)
-            nodes.store(connection, runs)
-            self._store(connection, self._unstored)
-        self._frontier = grown
-        self._unstored = self._sign(grown) if batch.leaves else None
-        return batch.results
+            new = self._lay_out(items, frontier, known)
+            new.write(connection)
+        return self._appended(new)
+
+    def _lay_out(self, items: Sequence[tuple[str, bytes]], frontier: merkle.Frontier, known: Known) -> Append:
+        batch = Batch(frontier.size)
+        batch.lay_out(items, known, self._random_bytes(SALT_SIZE * len(items)))
+        grown, runs = frontier.grow(batch.leaves)
+        return Append(self._epoch, batch, runs, grown, _values(self._unstored))
+
+    def _appended(self, new: Append) -> list[Appended]:
+        self._frontier = new.grown
+        self._unstored = self._sign(new.grown) if new.batch.leaves else None
+        return new.batch.results
 
     def catch_up(self) -> int:
         """Derives what replay filters on for every durable record, before any look; returns until which index."""
@@ -198,7 +208,7 @@ class AccessLog:
             if self._unstored is None:
                 return
             with exclusive(self.engine) as connection:
-                self._store(connection, self._unstored)
+                run(connection, STORE_HEAD, _values(self._unstored))
             self._unstored = None
 
     @contextmanager
@@ -255,9 +265,9 @@ class AccessLog:
         checkpoint = Checkpoint(self.origin, frontier.size, frontier.root())
         return SignedHead(checkpoint, self._signer.sign(checkpoint.text()))
 
-    def _store(self, connection: Connection, head: SignedHead | None) -> None:
-        if head is not None:
-            run(connection, _STORE_CHECKPOINT, (head.checkpoint.size, head.checkpoint.root, head.note))
+
+def _values(head: SignedHead | None) -> tuple[int, bytes, str] | tuple[None, None, None]:
+    return (None, None, None) if head is None else (head.checkpoint.size, head.checkpoint.root, head.note)
 
 
 def leaf_of(salt: bytes, record: bytes) -> bytes:

@@ -12,14 +12,21 @@ from services.audit.schema import NODES
 
 # The most hashes of a run: a longer one would leave its page for others, and a proof of a large log reads some 20 runs.
 WIDTH = 16
-# All runs as one value (services/audit/batch.py): of each a number, level above first index above count, and as many
-# bytes as the longest has.
+# In a packed run's number: level above index of the first above count.
 _LEVEL, _COUNTED = 57, 5
-_STORE = (
-    f"INSERT INTO tree_runs (level, first, hashes) SELECT value >> {_LEVEL},"  # noqa: S608 -- constants
-    f" (value >> {_COUNTED}) & {(1 << _LEVEL - _COUNTED) - 1},"
-    f" substr(?1, {WIDTH * HASH_SIZE} * key + 1, {HASH_SIZE} * (value & {(1 << _COUNTED) - 1})) FROM json_each(?2)"
-)
+
+
+def insertion(heads: str, hashes: str) -> str:
+    """SQLite's statement that stores packed runs, given the expressions of their two values."""
+    return (
+        f"INSERT INTO tree_runs (level, first, hashes) SELECT value >> {_LEVEL},"  # noqa: S608 -- constants
+        f" (value >> {_COUNTED}) & {(1 << _LEVEL - _COUNTED) - 1},"
+        f" substr({hashes}, {WIDTH * HASH_SIZE} * key + 1, {HASH_SIZE} * (value & {(1 << _COUNTED) - 1}))"
+        f" FROM json_each({heads})"
+    )
+
+
+_STORE = insertion("?1", "?2")
 # One descent of the index a node: SQLite scans the whole table for a row value IN (VALUES …).
 _INNER = (
     "WITH wanted (level, idx) AS (VALUES @) SELECT w.level, w.idx,"
@@ -44,19 +51,25 @@ _TOTAL = "SELECT coalesce(sum(length(hashes)), 0) FROM tree_runs"
 
 def store(connection: Connection, runs: Sequence[merkle.Run]) -> None:
     """Stores inner nodes that an append completed."""
-    cut = [
+    if connection.dialect.name == "sqlite":
+        run(connection, _STORE, packed(runs))
+    else:
+        insert(connection, NODES, _cut(runs))
+
+
+def packed(runs: Sequence[merkle.Run]) -> tuple[str, bytes]:
+    """For SQLite: a number a run, in JSON; the hashes of each in as many bytes as the longest has."""
+    cut, full = _cut(runs), WIDTH * HASH_SIZE
+    heads = [level << _LEVEL | first << _COUNTED | len(hashes) // HASH_SIZE for level, first, hashes in cut]
+    return json.dumps(heads), b"".join(hashes.ljust(full) for *_, hashes in cut)
+
+
+def _cut(runs: Sequence[merkle.Run]) -> list[tuple[int, int, bytes]]:
+    return [
         (level, first + start, b"".join(hashes[start : start + WIDTH]))
         for level, first, hashes in runs
         for start in range(0, len(hashes), WIDTH)
     ]
-    if not cut:
-        return
-    if connection.dialect.name != "sqlite":
-        insert(connection, NODES, cut)
-        return
-    heads = [level << _LEVEL | first << _COUNTED | len(hashes) // HASH_SIZE for level, first, hashes in cut]
-    full = WIDTH * HASH_SIZE
-    run(connection, _STORE, (b"".join(hashes.ljust(full) for *_, hashes in cut), json.dumps(heads)))
 
 
 def stored(connection: Connection, wanted: Sequence[merkle.Node]) -> Mapping[merkle.Node, bytes]:

@@ -86,6 +86,13 @@ def dying(function, after=False):
         os.kill(os.getpid(), signal.SIGKILL)
     return replaced
 
+def dying_after(log, table):
+    # Within the one statement of an append, once a row of that table is written.
+    with log._writer.transaction() as connection:
+        driver = connection.connection.driver_connection
+        driver.create_function("die", 0, dying(None))
+        driver.execute(f"CREATE TEMP TRIGGER dying AFTER INSERT ON {table} BEGIN SELECT die(); END")
+
 with opened(url) as log:
     log.append(batch(5))
     log.store_checkpoint()
@@ -93,8 +100,15 @@ with opened(url) as log:
     head = log.head()
     witness = Cosigner("w", KEY.public_key())
     line = cosign(head.checkpoint.text(), "w", KEY, 1)
-    if step == "rows written, not committed":
-        log._store = dying(log._store)
+    if step == "a record written, not its body":
+        dying_after(log, "access_records")
+        log.append(batch(3))
+    elif step == "rows written, not committed":
+        dying_after(log, "tree_runs")
+        log.append(batch(3))
+    elif step == "rows and head written, not committed":
+        log.append(batch(3))
+        dying_after(log, "checkpoints")
         log.append(batch(3))
     elif step == "committed, not signed":
         log._sign = dying(log._sign)
@@ -104,7 +118,7 @@ with opened(url) as log:
         os.kill(os.getpid(), signal.SIGKILL)
     elif step == "checkpoint written, not committed":
         log.append(batch(3))
-        log._store = dying(log._store, after=True)
+        store.run = dying(store.run, after=True)
         log.store_checkpoint()
     elif step == "cosigned, not committed":
         import services.audit.publication as published
@@ -123,7 +137,9 @@ elif step == "handed over":
 NEW = Ed25519PrivateKey.from_private_bytes(bytes([9]) * 32)
 # Of each step: how many records the log holds afterwards, and whether the new key is its key then.
 KILLED_AT = {
+    "a record written, not its body": (5, False),
     "rows written, not committed": (5, False),
+    "rows and head written, not committed": (8, False),
     "committed, not signed": (8, False),
     "signed, not stored": (8, False),
     "checkpoint written, not committed": (8, False),

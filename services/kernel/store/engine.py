@@ -88,32 +88,34 @@ def _unflushed(connection: Connection) -> Iterator[None]:
 class KeptWriter:
     """`begin_write` of one SQLite engine over one connection that stays open, by the driver's own statements.
 
-    What is run in it goes through the driver too, whose errors it raises. Threads may share it: they queue.
+    `setup` are statements that the connection is given first, such as of its temporary schema. What is run here goes
+    through the driver, whose errors it raises. Threads may share it: they queue. Problem STORE_BUSY after 30 s.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, setup: Sequence[str] = ()) -> None:
         self._engine = engine
+        self._setup = setup
         self._queue: threading.Lock = engine.get_execution_options()[_WRITER]
         self._connection: Connection | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """One flushed transaction that holds the write lock from its start; Problem STORE_BUSY after 30 s."""
-        if not self._queue.acquire(timeout=BUSY_SECONDS):
-            raise unavailable("STORE_BUSY", "the database is being written to")
-        try:
-            if self._connection is None:
-                self._connection = self._engine.connect()
-            driver: Any = self._connection.connection.driver_connection
+        """One flushed transaction that holds the write lock from its start."""
+        with self._turn() as connection:
+            driver: Any = connection.connection.driver_connection
             driver.execute("BEGIN IMMEDIATE")
             try:
-                yield self._connection
+                yield connection
                 driver.commit()
             except BaseException:
                 driver.rollback()
                 raise
-        finally:
-            self._queue.release()
+
+    def run(self, sql: str, values: tuple[Any, ...]) -> None:
+        """One statement that writes, flushed and a transaction of its own: SQLite does all of it, or nothing."""
+        with self._turn() as connection:
+            driver: Any = connection.connection.driver_connection
+            driver.execute(sql, values)
 
     def close(self) -> None:
         """Lets the connection go; a later transaction opens another."""
@@ -121,6 +123,29 @@ class KeptWriter:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+
+    @contextmanager
+    def _turn(self) -> Iterator[Connection]:
+        if not self._queue.acquire(timeout=BUSY_SECONDS):
+            raise unavailable("STORE_BUSY", "the database is being written to")
+        try:
+            if self._connection is None:
+                self._connection = self._opened()
+            yield self._connection
+        finally:
+            self._queue.release()
+
+    def _opened(self) -> Connection:
+        connection = self._engine.connect()
+        driver: Any = connection.connection.driver_connection
+        try:
+            for statement in self._setup:
+                driver.execute(statement)
+        except BaseException:
+            connection.invalidate()
+            connection.close()
+            raise
+        return connection
 
 
 def scrub(engine: Engine, patience_ms: int) -> bool:
