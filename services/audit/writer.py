@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from queue import SimpleQueue
 
 import grpc
 from planier.audit.v1.record_pb2 import AccessRecord
@@ -13,10 +16,10 @@ from services.audit.batch import Appended, Outcome
 from services.audit.log import AccessLog
 from services.audit.receipt import ReceiptSigner
 from services.audit.sequencer import LogFenced
-from services.kernel.batching import Batcher
 from services.kernel.errors import Problem, unavailable
 
 Items = Sequence[tuple[str, bytes]]
+Request = tuple[Items, asyncio.Future[list[Appended]]]
 # Requests, each of up to 1,000 records, that share one write.
 MAX_REQUESTS = 64
 
@@ -24,47 +27,95 @@ _log = logging.getLogger(__name__)
 
 
 class LogWriter:
-    """Group commit: requests that arrive while a write is under way share the next one, in one thread.
+    """Group commit: requests share the next write, in one thread, which takes what waits when its turn comes.
 
-    `fenced` is called once another process has taken the log over: this one will never write again.
+    While the event loop is busy the thread waits for the interpreter's lock, and whatever arrives meanwhile still
+    joins: the busier the loop, the more records a write has. `fenced` is called once another process has taken the log
+    over: this one will never write again. Belongs to one event loop.
     """
 
     def __init__(self, log: AccessLog, fenced: Callable[[], None] = lambda: None) -> None:
         self._log = log
         self._fenced = fenced
-        self._thread = ThreadPoolExecutor(1, "access-log")
-        self._batcher: Batcher[Items, list[Appended]] = Batcher(self._send, max_items=MAX_REQUESTS)
+        self._waiting: deque[Request] = deque()
+        # A loop to answer to is work to do; None ends the thread.
+        self._turns: SimpleQueue[asyncio.AbstractEventLoop | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = False
 
     async def write(self, items: Items) -> list[Appended]:
-        """The result of each item, in order, once durable and in the tree.
+        """The result of each item, in order, once durable and in the tree; a caller that gives up takes none back.
 
         Raises:
             Problem: UNAVAILABLE RECORD_UNAVAILABLE; then nothing may be released on these records.
         """
-        return await self._batcher.submit(items)
+        if self._closed:
+            raise RuntimeError("the writer is closed")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Appended]] = loop.create_future()
+        self._waiting.append((items, future))
+        if self._idle.is_set():
+            self._idle.clear()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="access-log", daemon=True)
+                self._thread.start()
+            self._turns.put(loop)
+        return await future
 
     async def close(self) -> None:
         """Waits for what was submitted; the log itself stays open."""
-        await self._batcher.close()
-        self._thread.shutdown()
+        self._closed = True
+        await self._idle.wait()
+        self._turns.put(None)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
 
-    async def _send(self, requests: Sequence[Items]) -> list[list[Appended] | Exception]:
-        together = [item for items in requests for item in items]
+    def _work(self) -> None:
+        while (loop := self._turns.get()) is not None:
+            requests = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_REQUESTS))]
+            outcome = self._append([item for items, _ in requests for item in items])
+            # Where the loop is gone, so is whoever waited.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._settle, loop, requests, outcome)
+
+    def _append(self, items: Items) -> list[Appended] | Exception:
         try:
-            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._log.append, together)
-        except LogFenced:
+            return self._log.append(items)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is the answer of every request
+            return error
+
+    def _settle(
+        self, loop: asyncio.AbstractEventLoop, requests: Sequence[Request], outcome: list[Appended] | Exception
+    ) -> None:
+        if isinstance(outcome, Exception):
+            outcome = self._told(outcome)
+        start = 0
+        for items, future in requests:
+            end = start + len(items)
+            if not future.done():
+                if isinstance(outcome, Exception):
+                    future.set_exception(outcome)
+                else:
+                    future.set_result(outcome[start:end])
+            start = end
+        if self._waiting:
+            self._turns.put(loop)
+        else:
+            self._idle.set()
+
+    def _told(self, error: Exception) -> Exception:
+        """What callers are told of a failure; the log of this process says what it was."""
+        if isinstance(error, LogFenced):
             _log.critical("another process has taken the access log over: this one records nothing any more")
             self._fenced()
-            raise unavailable("RECORD_UNAVAILABLE", "another process keeps the access log now") from None
-        except self._log.failures as error:
+            return unavailable("RECORD_UNAVAILABLE", "another process keeps the access log now")
+        if isinstance(error, self._log.failures):
             # The driver's words may hold a record's values: only the kind of failure is logged.
             _log.error("the access log could not be written", extra={"error": type(error).__name__})
-            raise unavailable("RECORD_UNAVAILABLE", "the access log could not be written") from None
-        shares, start = list[list[Appended] | Exception](), 0
-        for items in requests:
-            shares.append(results[start : start + len(items)])
-            start += len(items)
-        return shares
+            return unavailable("RECORD_UNAVAILABLE", "the access log could not be written")
+        return error
 
 
 class LocalRecorder:

@@ -1,7 +1,8 @@
 """The audit service over mTLS with the real guard and a real log; only the decisions of access are told to it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from planier.common.v1.release_pb2 import PURPOSE_OVERSIGHT, Receipt
 from sqlalchemy import text
 
 from services.audit import merkle
+from services.audit.batch import Appended, Outcome
 from services.audit.checkpoint import parse_checkpoint
 from services.audit.log import AccessLog, leaf_of
 from services.audit.note import NoteVerifier
@@ -305,3 +307,49 @@ async def test_nothing_is_recorded_where_the_log_cannot_be_written(service: Serv
     await writer.close()
     assert failed.value.reason == "RECORD_UNAVAILABLE"
     assert service.log.size() == 0
+
+
+async def test_requests_that_wait_share_a_write_and_each_has_its_own_results(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, append = LogWriter(service.log), service.log.append
+    begun, gate, sizes = threading.Event(), threading.Event(), list[int]()
+
+    def held(items: Sequence[tuple[str, bytes]]) -> list[Appended]:
+        sizes.append(len(items))
+        begun.set()
+        gate.wait(10)
+        return append(items)
+
+    monkeypatch.setattr(service.log, "append", held)
+    given = [batch(number) for number in (1, 1, 2, 3)]
+    first = asyncio.create_task(writer.write(given[0]))
+    await asyncio.to_thread(begun.wait, 10)
+    others = [asyncio.create_task(writer.write(items)) for items in given[1:]]
+    await asyncio.sleep(0)
+    others[1].cancel()
+    closing = asyncio.create_task(writer.close())
+    gate.set()
+    results = await asyncio.gather(first, *others, return_exceptions=True)
+    await closing
+    assert sizes == [1, 6]
+    assert isinstance(results.pop(2), asyncio.CancelledError)
+    own = [[(result.record_id, result.outcome) for result in found] for found in results if isinstance(found, list)]
+    assert own == [[(name, Outcome.RECORDED) for name, _ in items] for items in (given[0], given[1], given[3])]
+    # Whoever gives up takes nothing back.
+    assert service.log.size() == 7
+    with pytest.raises(RuntimeError):
+        await writer.write(batch(1))
+
+
+async def test_a_write_that_fails_fails_for_all_who_shared_it_and_the_next_is_tried(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = LogWriter(service.log)
+    with monkeypatch.context() as broken:
+        broken.setattr(service.log, "append", lambda _: 1 // 0)
+        failed = await asyncio.gather(*(writer.write(batch(1)) for _ in range(3)), return_exceptions=True)
+    assert [type(error) for error in failed] == [ZeroDivisionError] * 3
+    (result,) = await writer.write(batch(1))
+    assert result.outcome is Outcome.RECORDED
+    await writer.close()
