@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from services.analytics.area import Area
-from services.analytics.counting import Counted
 from services.analytics.filters import Filters, States
 from services.analytics.segments import (
     Dictionary,
@@ -25,6 +24,7 @@ from services.analytics.segments import (
     ranges,
     slices,
 )
+from services.analytics.suppression import Counted
 
 # In the order in which rows are given; bucket and source are the segment's.
 INDEX = ("bucket", "source", "starts_us", "position", "ends_us", "longitude", "latitude", "kind", "status", "cell")

@@ -150,11 +150,11 @@ class _Batch:
             starts_us,
             position,
             ends_us,
+            cell,
             longitude,
             latitude,
             kind,
             fact.status,
-            cell,
             recorded_us,
             *_box(where),
         )

@@ -91,11 +91,12 @@ class Tables:
             Column("starts_us", BigInteger, primary_key=True),
             Column("position", BigInteger, primary_key=True),
             Column("ends_us", BigInteger, nullable=False),
+            # What is counted by: SQLite reads a row from its beginning.
+            Column("cell", BigInteger, nullable=False),
             Column("longitude", Integer, nullable=False),
             Column("latitude", Integer, nullable=False),
             Column("kind", Integer, nullable=False),
             Column("status", SmallInteger, nullable=False),
-            Column("cell", BigInteger, nullable=False),
             Column("recorded_us", BigInteger, nullable=False),
             # Absent where the fact is one point and one period.
             *(Column(edge, Integer) for edge in _EDGES),
