@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from services.kernel.errors import unavailable
+from services.kernel.store.checkpoints import Checkpoints
 
 BUSY_SECONDS = 30
 _WAL_ATTEMPTS = 200
@@ -26,6 +27,7 @@ _ROWS = 128
 _VALUES = 2_600
 _WRITE = "planier_write"
 _WRITER = "planier_writer"
+_CHECKPOINTS = "planier_checkpoints"
 _SCHEMA_LOCK = int.from_bytes(b"planier", "big")
 
 
@@ -59,6 +61,7 @@ def begin_write(engine: Engine, *, flushed: bool = True) -> Iterator[Connection]
     try:
         with (
             _writing(engine).connect() as connection,
+            _logged(connection),
             connection.begin() if flushed else _unflushed(connection),
         ):
             yield connection
@@ -71,6 +74,19 @@ def begin_write(engine: Engine, *, flushed: bool = True) -> Iterator[Connection]
 def _writing(engine: Engine) -> Engine:
     """Kept, as making one costs as much as a small statement."""
     return engine.execution_options(**{_WRITE: True})
+
+
+@contextmanager
+def _logged(connection: Connection) -> Iterator[None]:
+    """Tells of what was committed within it, where a log is kept short beside its writers."""
+    checkpoints: Checkpoints | None = connection.get_execution_options().get(_CHECKPOINTS)
+    if checkpoints is None:
+        yield
+        return
+    driver: sqlite3.Connection = connection.connection.dbapi_connection  # type: ignore[assignment]
+    before = driver.total_changes
+    yield
+    checkpoints.committed(driver, driver.total_changes - before)
 
 
 @contextmanager
@@ -100,6 +116,12 @@ def scrub(engine: Engine, patience_ms: int) -> bool:
     """
     if engine.dialect.name != "sqlite":
         return True
+    checkpoints: Checkpoints = engine.get_execution_options()[_CHECKPOINTS]
+    with checkpoints.none_other(patience_ms / 1000) as alone:
+        return alone and _truncated(engine, patience_ms)
+
+
+def _truncated(engine: Engine, patience_ms: int) -> bool:
     connection = engine.raw_connection()  # outside any transaction, and no isolation level to put back
     try:
         cursor = connection.cursor()
@@ -170,12 +192,14 @@ def _open_sqlite(url: URL) -> Engine:
     if not url.database or url.database == ":memory:":
         raise ValueError("a store in memory keeps nothing: give a file")
     Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(Path(url.database))
     engine = create_engine(
         url,
         hide_parameters=True,
         connect_args={"timeout": BUSY_SECONDS},
-        execution_options={_WRITER: threading.Lock()},
+        execution_options={_WRITER: threading.Lock(), _CHECKPOINTS: checkpoints},
     )
+    event.listen(engine, "engine_disposed", lambda _: checkpoints.end())
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
     return engine
@@ -190,7 +214,8 @@ def _configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None
     cursor.execute("PRAGMA secure_delete=ON")
     cursor.execute("PRAGMA recursive_triggers=ON")  # else INSERT OR REPLACE deletes past the append-only trigger
     cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute("PRAGMA wal_autocheckpoint=4000")
+    # Checkpoints come first: this is the bound of a log that they cannot keep short, 256 MiB.
+    cursor.execute("PRAGMA wal_autocheckpoint=64000")
     cursor.execute("PRAGMA cache_size=-65536")
     cursor.close()
 
