@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, event
@@ -87,14 +87,22 @@ class ReadModel:
 
     async def read(self, question: Callable[[Connection], Answer]) -> tuple[Position, Answer]:
         """The answer and its position. Raises Problem UNAVAILABLE READ_MODEL_NOT_READY before the first load."""
-        if self._near is not None:
-            try:
-                with self._near.transaction() as connection:
-                    position = self._near.standing() or self._near.stand(self._require_position(connection))
-                    return position, question(connection)
-            except sqlite3.OperationalError:
-                # Too wide, or the file is busy: a thread has the time.
-                pass
+        found = self.read_here(question)
+        return await self.read_away(question) if found is None else found
+
+    def read_here(self, question: Callable[[Connection], Answer]) -> tuple[Position, Answer] | None:
+        """As `read`, at once; None where a thread has to answer: too wide, or the file is busy."""
+        if self._near is None:
+            return None
+        try:
+            with self._near.transaction() as connection:
+                position = self._near.standing() or self._near.stand(self._require_position(connection))
+                return position, question(connection)
+        except sqlite3.OperationalError:
+            return None
+
+    async def read_away(self, question: Callable[[Connection], Answer]) -> tuple[Position, Answer]:
+        """As `read`, in a thread. Raises what it does."""
         return await self._batcher.submit(question)
 
     def standing(self) -> Position | None:
@@ -178,12 +186,11 @@ class _Near:
     def transaction(self) -> Iterator[Connection]:
         """One snapshot. Raises sqlite3.OperationalError at the statement that passes STEPS_HERE."""
         self._steps = 0
-        with closing(self._connection.connection.cursor()) as cursor:
-            cursor.execute("BEGIN")
-            try:
-                yield self._connection
-            finally:
-                cursor.execute("ROLLBACK")
+        self._driver.execute("BEGIN").close()
+        try:
+            yield self._connection
+        finally:
+            self._driver.execute("ROLLBACK").close()
 
     def close(self) -> None:
         self._connection.close()
