@@ -80,6 +80,7 @@ class ReadModel:
         self._engine = engine
         self._is_caught_up = is_caught_up
         self._near = _Near(engine) if engine.dialect.name == "sqlite" else None
+        self._of_turn: tuple[Position | None] | None = None
         self._threads = ThreadPoolExecutor(THREADS, "read-model")
         self._batcher: Batcher[Question, tuple[Position, Any]] = Batcher(
             self._send, max_items=QUESTIONS, max_in_flight=THREADS
@@ -97,6 +98,8 @@ class ReadModel:
         try:
             with self._near.transaction() as connection:
                 position = self._near.standing() or self._near.stand(self._require_position(connection))
+                if self._of_turn is not None:
+                    self._of_turn = (position,)
                 return position, question(connection)
         except sqlite3.OperationalError:
             return None
@@ -106,11 +109,24 @@ class ReadModel:
         return await self._batcher.submit(question)
 
     def standing(self) -> Position | None:
-        """The position, where it is known without a question: nothing was committed since it was last read here."""
-        try:
-            return None if self._near is None else self._near.standing()
-        except sqlite3.OperationalError:
+        """The position, where it is known without a question: nothing was committed since it was last read here.
+
+        For the event loop. Whoever asks in its present turn shares one reading: their steps were queued before it, so
+        what they work for had arrived; what is queued later runs after it is forgotten.
+        """
+        if self._near is None:
             return None
+        if self._of_turn is None:
+            try:
+                self._of_turn = (self._near.standing(),)
+            except sqlite3.OperationalError:
+                return None
+            asyncio.get_running_loop().call_soon(self.forget_standing)
+        return self._of_turn[0]
+
+    def forget_standing(self) -> None:
+        """Has the position asked for again: call it when the read model moved."""
+        self._of_turn = None
 
     async def position(self) -> Position:
         """How far ingest was followed."""

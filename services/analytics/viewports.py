@@ -35,6 +35,7 @@ class Viewports:
 
     def forget(self) -> None:
         """Lets go of every fact in memory: call it when the read model moved."""
+        self._model.forget_standing()
         self._answers.forget()
         self._neighbourhoods.forget()
 

@@ -36,7 +36,7 @@ from services.kernel.guard.early import LastPermits, key_of
 from services.kernel.guard.grant import Grant, Subject
 from services.kernel.guard.peers import Attempts
 from services.kernel.guard.ports import Checker, Decision
-from services.kernel.guard.records import INTERNAL, Ledger, Monotonic, timestamp
+from services.kernel.guard.records import INTERNAL, Ledger, Monotonic, note_moment
 from services.kernel.guard.remote import CHECK_SECONDS
 from services.kernel.guard.tokens import TokenVerifier
 from services.kernel.rpc.call import Invocation, Method
@@ -167,7 +167,7 @@ class Admitter:
         again = CheckItem()
         again.CopyFrom(item)
         decided_at, grant, record = self._monotonic(), admission.grant, admission.record
-        again.decision_time.CopyFrom(timestamp(self._clock.now()))
+        note_moment(again.decision_time, self._clock.now())
         decision = await self.check(again)
         state_decision(record, again, decision)
         if not decision.verdict.permit:
@@ -224,7 +224,7 @@ class Admitter:
 
     def _screen(self, request: Any, shape: _Shape, record: AccessRecord) -> None:
         """Judges what the caller states, and lets into the record only what may stand there."""
-        if shape.sources:
+        if shape.sources and request.sources:
             if len(request.sources) > MAX_SOURCES or any(len(name) > MAX_SOURCE_CHARACTERS for name in request.sources):
                 raise invalid("SOURCES_INVALID", "too many sources, or a name too long", _SOURCES)
             record.data.sources.extend(request.sources)
@@ -253,8 +253,9 @@ class Admitter:
         # The record's own id: the decision and the record that states it are found together.
         item.check_id = record.record_id
         item.purpose = record.purpose
-        item.sources.extend(record.data.sources)
-        item.decision_time.CopyFrom(timestamp(moment))
+        if record.data.sources:
+            item.sources.extend(record.data.sources)
+        note_moment(item.decision_time, moment)
         if area is not None:
             item.area.CopyFrom(area)
         if begin is None:

@@ -84,8 +84,8 @@ def undecided(subject: Subject, record: AccessRecord, at: datetime) -> Grant:
 
 def state_decision(record: AccessRecord, item: CheckItem, decision: Decision) -> None:
     """Writes the decision into the record, so that it can be recomputed under the state of its time."""
-    read = _read(_apart(decision.verdict))
-    actor = record.actor
+    verdict = _apart(decision.verdict)
+    read, actor = _read(verdict), record.actor
     # A later denial may no longer know the clearance; the actor stays who it was.
     actor.party = read.party or actor.party
     actor.organisation = read.organisation or actor.organisation
@@ -95,20 +95,20 @@ def state_decision(record: AccessRecord, item: CheckItem, decision: Decision) ->
         # A system declares for its authority (for which of its agents, the declarer's own reference says); a provider's
         # person works for the authority that engaged it (art8.provider).
         actor.on_behalf_of = actor.party
-    _state(record.decision, item, decision)
+    _state(record.decision, item, decision, verdict)
 
 
 def stated_decision(item: CheckItem, decision: Decision) -> DecisionRecord:
     """What a record states of a decision: its request, its outcome, and all that is needed to make it again."""
     stated = DecisionRecord()
-    _state(stated, item, decision)
+    _state(stated, item, decision, _apart(decision.verdict))
     return stated
 
 
-def _state(stated: DecisionRecord, item: CheckItem, decision: Decision) -> None:
+def _state(stated: DecisionRecord, item: CheckItem, decision: Decision, verdict: bytes) -> None:
     stated.CopyFrom(
         _outcome(
-            _apart(decision.verdict),
+            verdict,
             decision.state.SerializeToString(),
             decision.policy_hash,
             decision.engine,

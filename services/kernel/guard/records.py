@@ -44,7 +44,7 @@ class Ledger:
         record.instance = self._instance
         record.sequence = self._sequence
         if not record.HasField("occurred_at"):
-            record.occurred_at.CopyFrom(timestamp(self._clock.now()))
+            note_moment(record.occurred_at, self._clock.now())
         return record
 
     async def write(self, record: AccessRecord) -> Receipt:
@@ -153,5 +153,12 @@ def store_position(position: Position) -> StorePosition:
 
 def timestamp(moment: datetime) -> Timestamp:
     """As contracts carry it, exact to the microsecond."""
-    seconds, rest = divmod(microseconds(moment), 1_000_000)
-    return Timestamp(seconds=seconds, nanos=rest * 1000)
+    stamp = Timestamp()
+    note_moment(stamp, moment)
+    return stamp
+
+
+def note_moment(stamp: Timestamp, moment: datetime) -> None:
+    """Writes a moment where a message holds it."""
+    stamp.seconds, rest = divmod(microseconds(moment), 1_000_000)
+    stamp.nanos = rest * 1000
