@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from services.analytics.answers import Answers, Kept, key_of
 from services.analytics.coverage import CoverageReader, Covered
-from services.analytics.neighbourhoods import Neighbourhood, Neighbourhoods, around
+from services.analytics.neighbourhoods import MOST_FEATURES, Neighbourhood, Neighbourhoods, around, widened
 from services.analytics.packing import pack
 from services.analytics.queries import MapQuery, permitted, query_map
 from services.analytics.reading import ReadModel
@@ -46,8 +46,8 @@ class Viewports:
         kept = None if key is None or standing is None else self._answers.get(standing, key, now_us)
         if standing is not None and kept is not None:
             return standing, kept.response
-        wide = around(query) if sources else None
-        place = None if wide is None else key_of(wide, sources)
+        area = around(query) if sources else None
+        place = None if area is None else key_of(query, sources, area, MOST_FEATURES)
         near = None if standing is None or place is None else self._neighbourhoods.get(standing, grant, place)
         if standing is not None and near is not None:
             covered = self._coverage.known(standing, sources, query.area, now_us)
@@ -55,9 +55,9 @@ class Viewports:
             if covered is not None and chosen is not None:
                 return standing, self._completed(standing, key, chosen, covered)
         # While the read model moves all the time, what is read around is of no use to the next one.
-        if place is None or not self._neighbourhoods.is_wanted(place) or standing is None or near is not None:
-            wide = None
-        else:
+        wide, is_wanted = None, place is not None and self._neighbourhoods.is_wanted(place)
+        if is_wanted and area is not None and standing is not None and near is None:
+            wide = widened(query, area)
             # Until it is known to be worth it: a wide question may have to be asked again in a thread.
             self._neighbourhoods.avoid(place)
         found = self._model.read_here(lambda connection: self._asked(connection, grant, query, wide, now_us))
