@@ -99,7 +99,7 @@ def fill(data: Points, url: str) -> None:
         pairs = np.unique(chunk[:2].T, axis=0).tolist()
         buckets.update((source, bucket) for bucket, source in pairs)
         _count(arrivals, table)
-        shown = (table[name].tolist() for name in ("longitude", "latitude", "kind", "status", "cell", "recorded_us"))
+        shown = (table[name].tolist() for name in ("cell", "longitude", "latitude", "kind", "status", "recorded_us"))
         key = (table[name].tolist() for name in ("bucket", "source", "starts_us", "position", "ends_us"))
         nothing = [None] * chunk.shape[1]
         _insert(connection, "fact_placements", zip(*key, *shown, *(nothing,) * 4, strict=True))

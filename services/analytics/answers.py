@@ -11,6 +11,7 @@ from typing import Final
 
 from planier.analytics.v1.analytics_pb2 import QueryMapResponse
 
+from services.analytics.area import Area
 from services.analytics.queries import MapQuery
 from services.kernel.store.base import Position
 
@@ -58,9 +59,14 @@ class Answers:
         self._bytes = 0
 
 
-def key_of(query: MapQuery, sources: tuple[str, ...]) -> Hashable | None:
-    """What the answer depends on beside position and time; None where it is not kept: polygons, and states."""
-    area = query.area
+def key_of(
+    query: MapQuery, sources: tuple[str, ...], within: Area | None = None, limit: int | None = None
+) -> Hashable | None:
+    """What the answer depends on beside position and time; None where it is not kept: polygons, and states.
+
+    Of the question itself, or of the same one about the area `within` up to `limit` features.
+    """
+    area, limit = within or query.area, query.limit if limit is None else limit
     if not area.is_box or query.states:
         return None
     return (
@@ -68,5 +74,5 @@ def key_of(query: MapQuery, sources: tuple[str, ...]) -> Hashable | None:
         sources,
         query.kinds,
         query.statuses,
-        (query.as_of_us, query.changed_since_us, query.limit, query.cell_budget, query.nothing),
+        (query.as_of_us, query.changed_since_us, limit, query.cell_budget, query.nothing),
     )

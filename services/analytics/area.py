@@ -69,8 +69,7 @@ class Area:
 
 def area_of_box(box: BoundingBox) -> Area:
     """The box on the grid of 1e-7 degree, on which points are stored: a point returned as its corner is within."""
-    west, south, east, north = (round(edge * E7) for edge in (box.west, box.south, box.east, box.north))
-    return Area(west, south, east, north)
+    return Area(round(box.west * E7), round(box.south * E7), round(box.east * E7), round(box.north * E7))
 
 
 def area_of_polygon(polygon: fact_pb2.Polygon) -> Area:

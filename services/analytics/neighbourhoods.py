@@ -29,8 +29,8 @@ MOST_HELD: Final = 30_000
 MOST_REMEMBERED: Final = 1_000
 
 
-def around(query: MapQuery) -> MapQuery | None:
-    """The question about the neighbourhood; None where that is not read: polygons, states, the past.
+def around(query: MapQuery) -> Area | None:
+    """The neighbourhood of a question; None where none is read: polygons, states, the past.
 
     Its edges lie on a grid of half to one of the viewport's own sides, so that its neighbours share it.
     """
@@ -39,10 +39,14 @@ def around(query: MapQuery) -> MapQuery | None:
         return None
     side = max(area.east - area.west, area.north - area.south, 1)
     step = 1 << (side.bit_length() - 1)
-    wide = Area(
+    return Area(
         area.west // step * step, area.south // step * step, -(-area.east // step) * step, -(-area.north // step) * step
     )
-    return replace(query, area=wide, limit=MOST_FEATURES, state_at_us=0)
+
+
+def widened(query: MapQuery, area: Area) -> MapQuery:
+    """The question about its neighbourhood."""
+    return replace(query, area=area, limit=MOST_FEATURES, state_at_us=0)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Answers in columns: one list a field instead of one message a feature, a tenth of the cost at 350 features."""
 
-from collections.abc import Iterable, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def pack_features(answer: MapAnswer) -> FeatureColumns:
     """The features in columns."""
     if answer.shown is not None:
         return _shown(answer.shown, answer.names)
-    packed = Columns.of(answer).packed(range(len(answer.features)))
+    packed = Columns.of(answer).packed()
     rows = [row for row, _ in answer.features]
     if any(len(row) > PLACED for row in rows):
         for column in ("period_counts", "starts", "ends"):
@@ -79,42 +80,55 @@ class Columns:
                 [names[code] for code in instruments],
             ),
             (
-                ("fact_ids", [bytes(fact_id).hex() for fact_id in fact_ids]),
+                ("fact_ids", [fact_id.hex() for fact_id in fact_ids]),
                 ("statuses", statuses),
                 ("revisions", revisions),
                 ("titles", titles),
                 ("longitude_e7", longitudes),
                 ("latitude_e7", latitudes),
                 ("period_counts", [1] * len(rows)),
-                ("starts", [second_of(start) for start in starts]),
-                ("ends", [second_after(end) for end in ends]),
+                ("starts", [start // SECOND_US for start in starts]),
+                ("ends", [-(-end // SECOND_US) for end in ends]),
                 ("recorded_at_us", recorded),
                 ("attendance_minimum", least),
                 ("attendance_maximum", most),
             ),
         )
 
-    def packed(self, chosen: Sequence[int]) -> FeatureColumns:
-        """These features, names numbered."""
-        if not chosen:
+    def packed(self, chosen: Sequence[int] | None = None) -> FeatureColumns:
+        """These features, by default all, names numbered."""
+        names, plain = self.names, self.plain
+        if chosen is not None:
+            pick = _picking(chosen)
+            sources, kinds, instruments = names
+            names = pick(sources), pick(kinds), pick(instruments)
+            plain = tuple([(name, pick(column)) for name, column in plain])
+        if not names[0]:
             return FeatureColumns()
-        sources, kinds, instruments = (_numbered([column[index] for index in chosen]) for column in self.names)
+        (sources, source_index), (kinds, kind_index), (instruments, instrument_index) = map(_numbered, names)
         return FeatureColumns(
-            sources=sources[0],
-            source_index=sources[1],
-            kinds=kinds[0],
-            kind_index=kinds[1],
-            instruments=instruments[0],
-            instrument_index=instruments[1],
-            **{name: [column[index] for index in chosen] for name, column in self.plain},
+            sources=sources,
+            source_index=source_index,
+            kinds=kinds,
+            kind_index=kind_index,
+            instruments=instruments,
+            instrument_index=instrument_index,
+            **dict(plain),
         )
+
+
+def _picking(chosen: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """What takes these places out of a column; `itemgetter` does it at twice the speed, for two and more."""
+    if len(chosen) > 1:
+        return itemgetter(*chosen)
+    return lambda column: [column[index] for index in chosen]
 
 
 def _numbered(names: Sequence[str]) -> tuple[list[str], list[int]]:
     """The names in use, sorted, and the place of each name among them."""
     used = sorted(set(names))
     place = {name: index for index, name in enumerate(used)}
-    return used, [place[name] for name in names]
+    return used, list(map(place.__getitem__, names))
 
 
 def _shown(shown: Shown, names: Mapping[int, str]) -> FeatureColumns:

@@ -17,32 +17,26 @@ from sqlalchemy import Connection
 
 from services.analytics import columns, states
 from services.analytics.area import Area
-from services.analytics.bulk import marks, run, run_in_pages
-from services.analytics.counting import Counted, counted
+from services.analytics.bulk import run, run_in_pages
+from services.analytics.counting import counted
+from services.analytics.index import Index
 from services.analytics.placement import CELL_RESOLUTION, microseconds_of, parent, shape_of
 from services.analytics.projections import code_of
 from services.analytics.reading import remembered
 from services.analytics.segments import Ints
 from services.analytics.snapshot import Snapshot
-from services.analytics.suppression import NONE, Counts, Minimums, Tally
+from services.analytics.suppression import NONE, Counted, Counts, Minimums, Tally
 from services.kernel.guard.grant import Grant
 from services.kernel.registry import Registry
 
 PAGE = 20_000
 # Rows fetched before it is known how many there are.
-_FEW = 500
+_FEW = 100
 
-_COLUMNS = (
-    "p.position, p.starts_us, p.ends_us, p.longitude, p.latitude, p.source, p.kind, p.status, p.cell, p.bucket,"
-    " p.west, p.south, p.east, p.north"
-)
-_SCAN = (
-    " FROM fact_buckets b CROSS JOIN @table p WHERE b.plain = ? AND b.west <= ? AND b.east >= ? AND b.south <= ?"
-    " AND b.north >= ? AND p.bucket = b.bucket AND p.source = b.source"
-    " AND p.starts_us < ? AND p.starts_us > ? - b.span_us AND p.ends_us > ?"
-)
-_POINT = " AND p.longitude BETWEEN ? AND ? AND p.latitude BETWEEN ? AND ?"
-_BOX = " AND p.west <= ? AND p.east >= ? AND p.south <= ? AND p.north >= ?"
+_PLAIN = "p.position, p.starts_us, p.ends_us, p.longitude, p.latitude, p.source, p.kind, p.status, p.cell, p.bucket"
+_COLUMNS = _PLAIN + ", p.west, p.south, p.east, p.north"
+# Plain facts have no box: SQLite need not look for it in each row.
+_PLAIN += ", NULL, NULL, NULL, NULL"
 _DETAILS = "SELECT v.position, v.fact_id, v.revision, v.recorded_us, v.instrument, v.title, v.attendance_minimum,"
 _DETAILS += " v.attendance_maximum FROM "
 _DETAILS_SQLITE = _DETAILS + "json_each(?) j CROSS JOIN fact_versions v ON v.position = j.value"
@@ -230,14 +224,8 @@ class Held:
         if self.overflown or len(self.rows) > self.limit:
             self._overflow()
 
-    def count(self, counts: Iterable[tuple[int, int, int, int]]) -> None:
-        """Counts by cell, source, kind; kind 0 where no kind of the source has a minimum."""
-        self._overflow()
-        for cell, source, kind, count in counts:
-            self.tally.add(cell, (source, kind), count)
-
     def gather(self, counts: Iterable[Counted]) -> None:
-        """Counts that SQL made."""
+        """Counts by cell."""
         self._overflow()
         for one in counts:
             self.tally.add_all((one.source, one.kind), one.cells, one.counts)
@@ -263,9 +251,7 @@ class Scan:
         self._snapshot = snapshot if in_columns else None
         # Most questions are about what is known now, and never look at what is superseded.
         self.tables = ("fact_placements",) if query.as_of_us is None else ("fact_placements", "fact_superseded")
-        area = query.area
-        self._bounds = (area.east, area.west, area.north, area.south, query.ends_us, query.starts_us, query.starts_us)
-        self._filter, self._values = _filters(query, self._sources)
+        self._index = Index(query, self._sources)
 
     def all(self, held: Held) -> None:
         """Everything that matches; what SQL alone knows first, so that what is in columns may stay there."""
@@ -276,10 +262,7 @@ class Scan:
     def rows(self, table: str, held: Held) -> None:
         """Facts of one point and one period, every one of them, a page at a time."""
         area = self._query.area
-        place = (1, *self._bounds, area.west, area.east, area.south, area.north)
-        values = (*place, *self._values_of(table, plain=True))
-        sql = "SELECT " + _COLUMNS + self._body(table, _POINT, plain=True)
-        for page in run_in_pages(self._connection, sql, values, PAGE):
+        for page in run_in_pages(self._connection, *self._index.plain(table).select(_PLAIN), PAGE):
             if area.is_box:
                 held.add(list(page))
                 continue
@@ -291,32 +274,30 @@ class Scan:
         if self._from_columns(held):
             return
         area, limit = self._query.area, held.limit
-        body = self._body(table, _POINT, plain=True)
-        place = (1, *self._bounds, area.west, area.east, area.south, area.north)
-        values = (*place, *self._values_of(table, plain=True))
         if not area.is_box:
             self.rows(table, held)
             return
         if held.overflown:
-            held.gather(self._counted(body, values, held))
+            held.gather(self._counted(table, held))
             return
-        pages = run_in_pages(self._connection, "SELECT " + _COLUMNS + body + " LIMIT ?", (*values, limit + 1), _FEW)
+        sql, values = self._index.plain(table).select(_PLAIN, " LIMIT ?")
+        pages = run_in_pages(self._connection, sql, (*values, limit + 1), _FEW)
         found = list(next(pages, ()))
         if len(found) == _FEW:
             # A row fetched costs what ten counted ones cost: how many there are is known before more are fetched.
-            counts = list(self._counted(body, values, held))
+            counts = list(self._counted(table, held))
             if sum(sum(one.counts) for one in counts) > limit:
                 held.gather(counts)
                 return
             found += chain.from_iterable(pages)
         if len(found) > limit:
-            held.gather(self._counted(body, values, held))
+            held.gather(self._counted(table, held))
         else:
             held.add(found)
 
-    def _counted(self, body: str, values: Sequence[object], held: "Held") -> Iterator[Counted]:
+    def _counted(self, table: str, held: "Held") -> Iterator[Counted]:
         guarded = {kind for kind in held.tally.minimums if kind[0] in self._sources}
-        return counted(self._connection, body, values, guarded)
+        return counted(self._connection, self._index.plain_apart(table), guarded)
 
     def in_columns(self, take: Callable[[columns.Found], None]) -> bool:
         """Gives the plain facts that match, from the columns; False where they do not stand at this very position."""
@@ -335,7 +316,7 @@ class Scan:
     def _from_columns(self, held: Held) -> bool:
         def take(found: columns.Found) -> None:
             if held.overflown or found.count > held.limit:
-                held.count(found.counts(held.tally.minimums))
+                held.gather(found.counted(held.tally.minimums))
             elif held.takes_columns and not held.rows:
                 held.shown = Shown.of(found)
             else:
@@ -345,11 +326,7 @@ class Scan:
 
     def others(self, table: str, held: Held) -> None:
         """Facts with a shape or with several periods: the index gives candidates, their bodies decide."""
-        area = self._query.area
-        sql = "SELECT " + _COLUMNS + self._body(table, _BOX, plain=False)
-        place = (0, *self._bounds, area.east, area.west, area.north, area.south)
-        values = (*place, *self._values_of(table, plain=False))
-        for page in run_in_pages(self._connection, sql, values, PAGE):
+        for page in run_in_pages(self._connection, *self._index.others(table).select(_COLUMNS), PAGE):
             held.add(list(self._certain(page)))
 
     def certain(self, positions: Sequence[int]) -> list[Found]:
@@ -389,18 +366,6 @@ class Scan:
                 if is_in:
                     yield (*row, body)
 
-    def _body(self, table: str, place: str, *, plain: bool) -> str:
-        past = " AND p.superseded_us > ?" if table == "fact_superseded" else ""
-        query = self._query
-        state = " AND " + states.condition(query.states, query.state_at_us, plain=plain)[0] if query.states else ""
-        return _SCAN.replace("@table", table) + place + self._filter + state + past
-
-    def _values_of(self, table: str, *, plain: bool) -> tuple[object, ...]:
-        query = self._query
-        state = states.condition(query.states, query.state_at_us, plain=plain)[1] if query.states else ()
-        past = (query.as_of_us,) if table == "fact_superseded" else ()
-        return (*self._values, *state, *past)
-
 
 def _placed(connection: Connection, table: str, positions: Sequence[int]) -> Iterator[tuple[Found, int, int | None]]:
     """Index rows of versions by position, with when each was learnt and, in the past, superseded."""
@@ -414,26 +379,6 @@ def _placed(connection: Connection, table: str, positions: Sequence[int]) -> Ite
     postgres = columns_ + "fact_versions v" + join + " WHERE v.position = ANY(?)"
     for row in _by_position(connection, sqlite, postgres, positions).values():
         yield tuple(row[:14]), row[14], row[15]
-
-
-def _filters(query: MapQuery, sources: Sequence[int]) -> tuple[str, tuple[object, ...]]:
-    sql, values = "", []
-    codes = (
-        ("b.source", list(sources)),
-        ("p.kind", [code_of(kind) for kind in query.kinds]),
-        ("p.status", list(query.statuses)),
-    )
-    for column, wanted in codes:
-        if wanted:
-            sql += " AND " + column + " IN (" + marks(len(wanted)) + ")"
-            values += wanted
-    if query.changed_since_us is not None:
-        sql += " AND p.recorded_us >= ?"
-        values.append(query.changed_since_us)
-    if query.as_of_us is not None:
-        sql += " AND p.recorded_us <= ?"
-        values.append(query.as_of_us)
-    return sql, tuple(values)
 
 
 def _meets(fact: fact_pb2.Fact, query: MapQuery) -> bool:

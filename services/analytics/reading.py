@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, event
@@ -80,6 +80,7 @@ class ReadModel:
         self._engine = engine
         self._is_caught_up = is_caught_up
         self._near = _Near(engine) if engine.dialect.name == "sqlite" else None
+        self._of_turn: tuple[Position | None] | None = None
         self._threads = ThreadPoolExecutor(THREADS, "read-model")
         self._batcher: Batcher[Question, tuple[Position, Any]] = Batcher(
             self._send, max_items=QUESTIONS, max_in_flight=THREADS
@@ -87,22 +88,45 @@ class ReadModel:
 
     async def read(self, question: Callable[[Connection], Answer]) -> tuple[Position, Answer]:
         """The answer and its position. Raises Problem UNAVAILABLE READ_MODEL_NOT_READY before the first load."""
-        if self._near is not None:
-            try:
-                with self._near.transaction() as connection:
-                    position = self._near.standing() or self._near.stand(self._require_position(connection))
-                    return position, question(connection)
-            except sqlite3.OperationalError:
-                # Too wide, or the file is busy: a thread has the time.
-                pass
+        found = self.read_here(question)
+        return await self.read_away(question) if found is None else found
+
+    def read_here(self, question: Callable[[Connection], Answer]) -> tuple[Position, Answer] | None:
+        """As `read`, at once; None where a thread has to answer: too wide, or the file is busy."""
+        if self._near is None:
+            return None
+        try:
+            with self._near.transaction() as connection:
+                position = self._near.standing() or self._near.stand(self._require_position(connection))
+                if self._of_turn is not None:
+                    self._of_turn = (position,)
+                return position, question(connection)
+        except sqlite3.OperationalError:
+            return None
+
+    async def read_away(self, question: Callable[[Connection], Answer]) -> tuple[Position, Answer]:
+        """As `read`, in a thread. Raises what it does."""
         return await self._batcher.submit(question)
 
     def standing(self) -> Position | None:
-        """The position, where it is known without a question: nothing was committed since it was last read here."""
-        try:
-            return None if self._near is None else self._near.standing()
-        except sqlite3.OperationalError:
+        """The position, where it is known without a question: nothing was committed since it was last read here.
+
+        For the event loop. Whoever asks in its present turn shares one reading: their steps were queued before it, so
+        what they work for had arrived; what is queued later runs after it is forgotten.
+        """
+        if self._near is None:
             return None
+        if self._of_turn is None:
+            try:
+                self._of_turn = (self._near.standing(),)
+            except sqlite3.OperationalError:
+                return None
+            asyncio.get_running_loop().call_soon(self.forget_standing)
+        return self._of_turn[0]
+
+    def forget_standing(self) -> None:
+        """Has the position asked for again: call it when the read model moved."""
+        self._of_turn = None
 
     async def position(self) -> Position:
         """How far ingest was followed."""
@@ -178,12 +202,11 @@ class _Near:
     def transaction(self) -> Iterator[Connection]:
         """One snapshot. Raises sqlite3.OperationalError at the statement that passes STEPS_HERE."""
         self._steps = 0
-        with closing(self._connection.connection.cursor()) as cursor:
-            cursor.execute("BEGIN")
-            try:
-                yield self._connection
-            finally:
-                cursor.execute("ROLLBACK")
+        self._driver.execute("BEGIN").close()
+        try:
+            yield self._connection
+        finally:
+            self._driver.execute("ROLLBACK").close()
 
     def close(self) -> None:
         self._connection.close()

@@ -8,7 +8,7 @@ it is left out; where all that is left out of the kind would itself stay below i
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 Place = TypeVar("Place", bound=Hashable)
 # Codes of a source and of one of its kinds.
@@ -16,6 +16,15 @@ KindCode = tuple[int, int]
 Minimums = Mapping[KindCode, int]
 
 NONE: Minimums = {}
+
+
+class Counted(NamedTuple):
+    """Counts of different cells, of one kind of a source, or of all that are not apart (0, 0)."""
+
+    source: int
+    kind: int
+    cells: Sequence[int]
+    counts: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)

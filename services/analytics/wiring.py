@@ -199,7 +199,4 @@ def _resize_cache(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> N
     cursor = connection.cursor()
     # 32 MiB, in the unit of the pragma: what a busy hour writes to, and no more of tables that grow for ever.
     cursor.execute("PRAGMA cache_size=-32768")
-    # 64 MiB of log: pages that each transaction writes to are copied into the file a quarter as often. Nobody's
-    # acknowledgement waits for that copying here.
-    cursor.execute("PRAGMA wal_autocheckpoint=16000")
     cursor.close()

@@ -1,5 +1,6 @@
 """Questions that share a read transaction."""
 
+import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ from services.analytics.bulk import run
 from services.analytics.projections import FactProjection
 from services.analytics.reading import ReadModel, open_for_reading
 from services.kernel.projection import ProjectionRunner
+from services.kernel.store.base import GENESIS
 from services.kernel.store.engine import open_engine
+from tests.fixtures.analytics import IngestLog, fact
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
@@ -63,5 +66,23 @@ async def test_a_question_that_takes_long_is_answered_in_a_thread(tmp_path: Path
     assert set(threads) == {loop_thread}
     assert (await model.read(count_to(100_000)))[1] == 100_000
     assert threads[-1] != loop_thread
+    model.close()
+    writer.dispose()
+
+
+async def test_looks_of_one_turn_share_a_reading_and_those_of_the_next_see_what_was_committed(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'analytics.db'}"
+    writer = open_engine(url)
+    runner = ProjectionRunner(writer, FactProjection())
+    model = ReadModel(open_for_reading(url), lambda: True)
+    before = await model.position()
+    assert model.standing() == before
+    log = IngestLog()
+    log.declare(fact())
+    runner.advance(log.store_id, GENESIS, log.events, log.events[-1].digest)
+    assert model.standing() == before
+    await asyncio.sleep(0)
+    assert model.standing() is None
+    assert await model.position() == model.standing() == log.head()
     model.close()
     writer.dispose()

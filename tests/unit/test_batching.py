@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from services.kernel.batching import Batcher
+from services.kernel.batching import ENOUGH, Batcher
 
 
 async def test_what_arrives_during_a_batch_leaves_together_in_the_next() -> None:
@@ -26,6 +26,23 @@ async def test_what_arrives_during_a_batch_leaves_together_in_the_next() -> None
     gate.set()
     assert await asyncio.gather(first, *others) == [1, 2, 3, 4]
     assert batches == [[1], [2, 3, 4]]
+
+
+async def test_a_batch_leaves_without_waiting_for_more_once_it_is_large_enough() -> None:
+    batches: list[list[int]] = []
+
+    async def send(items: Sequence[int]) -> list[int | Exception]:
+        batches.append(list(items))
+        return list(items)
+
+    batcher = Batcher(send)
+    tasks = [asyncio.create_task(batcher.submit(0))]
+    # One item a turn: each makes the batch wait for the next one, until there are enough.
+    for item in range(1, 3 * ENOUGH):
+        await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(batcher.submit(item)))
+    assert await asyncio.gather(*tasks) == list(range(3 * ENOUGH))
+    assert max(map(len, batches)) == ENOUGH
 
 
 async def test_an_item_submitted_in_the_turn_the_worker_ends_is_served() -> None:

@@ -1,12 +1,14 @@
 """A query begun while its check is under way: its answer is used under an equal grant, else never seen."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from planier.access.v1.access_pb2 import CheckItem, CheckVerdict
 from planier.analytics.v1.analytics_pb2 import QueryMapRequest, QueryMapResponse
 from planier.audit.v1.record_pb2 import RECORD_KIND_REFUSAL, RECORD_KIND_RELEASE
 
+from services.kernel.batching import Batcher
 from services.kernel.errors import Problem
 from services.kernel.guard import early
 from services.kernel.guard.guard import MOST_EARLY
@@ -28,6 +30,13 @@ class SlowAccess:
     async def check(self, item: CheckItem) -> Decision:
         await self.gate.wait()
         return await self.inner.check(item)
+
+
+class Together:
+    """Asks access in batches."""
+
+    def __init__(self, checks: Batcher[CheckItem, Decision]) -> None:
+        self.check = checks.submit
 
 
 class Query:
@@ -76,6 +85,24 @@ async def test_the_query_runs_while_the_check_is_under_way_and_once() -> None:
     assert answer.total == 2
     assert answer.release.receipt.record_id == record.record_id == query.calls[-1].granted.record_id
     assert list(record.data.references) == ["run 2"]
+
+
+async def test_a_query_begun_early_lets_the_check_leave_first() -> None:
+    bench = Bench()
+    query = Query(bench)
+
+    async def send(items: Sequence[CheckItem]) -> list[Decision | Exception]:
+        bench.steps.append("message")
+        await turns()
+        return [await bench.access.check(item) for item in items]
+
+    checks: Batcher[CheckItem, Decision] = Batcher(send)
+    bench.guard._admitter._checker = Together(checks)
+    await bench.guard.unary(bench.call("QueryMap"), REQUEST, query)
+    await turns()
+    bench.steps.clear()
+    await bench.guard.unary(bench.call("QueryMap"), REQUEST, query)
+    assert bench.steps[:2] == ["message", "query"]
 
 
 async def test_a_first_look_waits_for_its_check() -> None:

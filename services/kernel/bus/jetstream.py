@@ -1,8 +1,10 @@
 """The bus on NATS JetStream: publishes acknowledged runs, and deletes the messages that hold erased events."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import nats.errors
 import nats.js.errors
@@ -25,6 +27,10 @@ MESSAGE_ABSENT = (10057, 10043)
 HEADER_ALLOWANCE = 4096
 PURGE_ABOVE = 1000
 PRUNE_EVERY = 256
+# Acknowledged runs are remembered together: so many, or as many as come within so many seconds of the first. A
+# transaction for each stood in the way of the declarations that the next run is made of.
+REMEMBERED_TOGETHER = 4
+REMEMBERED_WITHIN = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,13 @@ def headers(run: EventRun) -> dict[str, str]:
     return content
 
 
+class _Lot(NamedTuple):
+    """Acknowledged runs, each with what `_send` gave, to be remembered together; `full` when no more may join."""
+
+    runs: list[tuple[EventRun, tuple[str, int] | None]]
+    full: asyncio.Event
+
+
 class JetStreamPublisher:
     """Implements RunPublisher on one stream (file storage, bounded age and size, oldest discarded first)."""
 
@@ -63,8 +76,11 @@ class JetStreamPublisher:
         self._retention = retention or Retention()
         self._prepared: tuple[int, str] | None = None
         self._published = 0
-        # Of the run sent last: whether it came to its end.
+        # Of the run sent last: whether it was acknowledged, as all before it.
         self._turn: asyncio.Future[bool] | None = None
+        # What is acknowledged and joins the next transaction, and the one that remembers it or what came before.
+        self._lot: _Lot | None = None
+        self._remembering: asyncio.Task[None] | None = None
 
     def _configuration(self) -> StreamConfig:
         return StreamConfig(
@@ -89,6 +105,9 @@ class JetStreamPublisher:
 
         A reader that misses such a message reads its events from the owner. Raises BusUnavailable.
         """
+        if self._remembering is not None:
+            # What it remembers would be taken for unknown.
+            await asyncio.wait({self._remembering})
         info = await self._ensure_stream()
         await self._delete(await self._unknown(info))
         await asyncio.to_thread(self._prune)
@@ -131,11 +150,12 @@ class JetStreamPublisher:
             sent = await self._send(run)
             if behind is not None and not await behind:
                 raise BusUnavailable("the run before it was not acknowledged")
-            await asyncio.to_thread(self._remember, run, sent)
             turn.set_result(True)
         finally:
             if not turn.done():
                 turn.set_result(False)
+        # Nothing is awaited since its turn ended: runs are remembered in their order.
+        await asyncio.shield(self._remembered(run, sent))
 
     async def _send(self, run: EventRun) -> tuple[str, int] | None:
         """Incarnation and sequence of the acknowledged message; None for a run too large for the bus."""
@@ -154,16 +174,37 @@ class JetStreamPublisher:
             raise BusUnavailable("the run was not acknowledged") from error
         return incarnation, ack.seq
 
-    def _remember(self, run: EventRun, sent: tuple[str, int] | None) -> None:
-        if sent is None:
-            self._ledger.advance(run.last_position)
-        else:
-            self._record(PublishedRun(*sent, run.first_position, run.last_position))
+    def _remembered(self, run: EventRun, sent: tuple[str, int] | None) -> "asyncio.Task[None]":
+        """The task that remembers the run, with others."""
+        lot, task = self._lot, self._remembering
+        if lot is None or task is None:
+            lot = self._lot = _Lot([], asyncio.Event())
+            task = self._remembering = asyncio.create_task(self._remember(lot, task))
+        lot.runs.append((run, sent))
+        if len(lot.runs) == REMEMBERED_TOGETHER:
+            lot.full.set()
+            self._lot = None
+        return task
 
-    def _record(self, run: PublishedRun) -> None:
-        self._ledger.record(run, microseconds(self._clock.now()))
-        self._published += 1
-        if self._published % PRUNE_EVERY == 0:
+    async def _remember(self, lot: "_Lot", before: "asyncio.Task[None] | None") -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REMEMBERED_WITHIN):
+                await lot.full.wait()
+        if before is not None:
+            await asyncio.wait({before})
+        if self._lot is lot:
+            self._lot = None
+        await asyncio.to_thread(self._record, lot.runs)
+
+    def _record(self, runs: Sequence[tuple[EventRun, tuple[str, int] | None]]) -> None:
+        published = [PublishedRun(*sent, run.first_position, run.last_position) for run, sent in runs if sent]
+        if published:
+            self._ledger.record(published, microseconds(self._clock.now()))
+        if runs[-1][1] is None:
+            self._ledger.advance(runs[-1][0].last_position)
+        before = self._published
+        self._published += len(published)
+        if self._published // PRUNE_EVERY > before // PRUNE_EVERY:
             self._prune()
 
     def _prune(self) -> None:

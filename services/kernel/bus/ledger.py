@@ -103,15 +103,15 @@ class RunLedger:
         with begin_write(self._engine, flushed=False) as connection:
             connection.execute(_ADVANCE, {"stream": self._stream, "position": position})
 
-    def record(self, run: PublishedRun, published_at_us: int) -> None:
-        """Remembers a message and moves the cursor to its end, in one transaction; idempotent.
+    def record(self, runs: Sequence[PublishedRun], published_at_us: int) -> None:
+        """Remembers messages and moves the cursor to the end of the last, in one transaction; idempotent.
 
         Not flushed: a relay that a power cut made forget deletes the messages that it does not know, and sends again.
         """
         with begin_write(self._engine, flushed=False) as connection:
             # First: two relays take turns here, so that what one finds missing the other cannot be adding.
-            connection.execute(_ADVANCE, {"stream": self._stream, "position": run.last_position})
-            connection.execute(_RECORD, self._row(run, published_at_us, erased=0))
+            connection.execute(_ADVANCE, {"stream": self._stream, "position": runs[-1].last_position})
+            connection.execute(_RECORD, [self._row(run, published_at_us, erased=0) for run in runs])
 
     def _is(self, incarnation: str) -> ColumnElement[bool]:
         return and_(RUNS.c.stream == self._stream, RUNS.c.incarnation == incarnation)

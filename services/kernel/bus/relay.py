@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from opentelemetry.trace import SpanKind
 from planier.common.v1.event_pb2 import EventRun
@@ -20,8 +20,10 @@ from services.kernel.telemetry import Telemetry
 logger = logging.getLogger(__name__)
 
 PAGE = 1000
-# Runs sent and not acknowledged yet: the next one need not wait for the bus's flush of the one before.
-UNDER_WAY = 4
+# Runs sent and not acknowledged and remembered yet: the next one need not wait for the bus's flush of the one before.
+UNDER_WAY = 8
+# Up to so many events are read and packed on the event loop: a thread's turn costs as much as fifty of them.
+NEAR = 50
 
 
 class Relay:
@@ -52,10 +54,12 @@ class Relay:
         self._clock = clock or SystemClock()
         self._wake = asyncio.Event()
         self._available = True
+        self._failed = False
         self._published = 0
         # Up to where runs were sent, once the cursor was read.
         self._reached: Position | None = None
         self._under_way: deque[asyncio.Task[None]] = deque()
+        self._near: Callable[[int, int], Sequence[StoredEvent]] | None = None
 
     def keeps_up(self, head: int, most: int) -> bool:
         """Whether at most so many events wait up to `head`; true without a bus, whose absence must stop nobody."""
@@ -64,6 +68,7 @@ class Relay:
     async def run(self) -> None:
         """Runs until cancelled; waits out an absent bus or database, `poll` seconds between attempts."""
         self._store.on_commit(_Waker(asyncio.get_running_loop(), self._wake))
+        self._near = await asyncio.to_thread(self._store.open_recent)
         try:
             await self._publish()
         finally:
@@ -90,18 +95,19 @@ class Relay:
                 await self._rest()
 
     async def _rest(self) -> None:
-        """Until something was committed, `poll` seconds at most; what is under way comes to its end meanwhile."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._poll
-        woken = asyncio.create_task(self._wake.wait())
+        """Until something was committed or what is under way failed, `poll` seconds at most."""
         try:
-            while not woken.done() and (left := deadline - loop.time()) > 0:
-                waits = {woken, *tuple(self._under_way)[:1]}
-                await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-                while self._under_way and self._under_way[0].done():
-                    await self._acknowledged(len(self._under_way) - 1)
-        finally:
-            woken.cancel()
+            async with asyncio.timeout(self._poll):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _look(self, sent: "asyncio.Task[None]") -> None:
+        """Wakes the relay where a run failed: it is told once those before it have come to their end."""
+        if not sent.cancelled() and sent.exception() is not None:
+            self._failed = True
+        if self._failed:
+            self._wake.set()
 
     async def _abandon(self) -> None:
         """Ends what is under way; the cursor says again from where to go on."""
@@ -110,6 +116,7 @@ class Relay:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         self._reached = None
+        self._failed = False
 
     def _note(self, *, available: bool, why: str = "") -> None:
         if available and not self._available:
@@ -119,8 +126,10 @@ class Relay:
         self._available = available
 
     async def _publish_page(self) -> bool:
-        """Publishes what one read of the store gives; True when there was nothing."""
-        events, runs = await asyncio.to_thread(self._read)
+        """Publishes what one read of the store gives; True when there was nothing more to read."""
+        await self._ended()
+        near = self._read_near()
+        events, runs = near if near is not None else await asyncio.to_thread(self._read)
         self._state_lag(events[0].recorded_at_us if events else 0)
         for run in runs:
             start = run.first_position - events[0].position
@@ -129,14 +138,22 @@ class Relay:
                 await self._acknowledged(0)
                 await self._publisher.erase(erased)
             await self._acknowledged(UNDER_WAY - 1)
-            self._under_way.append(asyncio.create_task(self._send(run)))
+            sent = asyncio.create_task(self._send(run))
+            sent.add_done_callback(self._look)
+            self._under_way.append(sent)
             self._reached = Position(run.store_id, run.last_position, run.digest)
-        return not runs
+        return len(events) < PAGE
 
     async def _send(self, run: EventRun) -> None:
         with self._telemetry.following("bus.publish", SpanKind.PRODUCER, traceparents(run)):
             await self._publisher.publish(run)
         self._published = run.last_position
+
+    async def _ended(self) -> None:
+        """Raises what ended a run, once those before it have ended."""
+        while self._under_way and self._under_way[0].done():
+            await self._under_way[0]
+            self._under_way.popleft()
 
     async def _acknowledged(self, most: int) -> None:
         """Returns once at most so many runs are under way."""
@@ -155,7 +172,17 @@ class Relay:
         lag = max(0, microseconds(self._clock.now()) - oldest_us) / 1_000_000 if oldest_us else 0.0
         self._telemetry.state("planier.relay.lag", lag, stream=self._ledger.stream)
 
-    def _read(self) -> tuple[tuple[StoredEvent, ...], tuple[EventRun, ...]]:
+    def _read_near(self) -> tuple[Sequence[StoredEvent], Sequence[EventRun]] | None:
+        """What was just committed, where it is little and still in memory."""
+        reached = self._reached
+        if reached is None or self._near is None:
+            return None
+        events = self._near(reached.position, NEAR + 1)
+        if not 0 < len(events) <= NEAR:
+            return None
+        return events, tuple(pack_columns(reached.store_id, reached.digest, events))
+
+    def _read(self) -> tuple[Sequence[StoredEvent], Sequence[EventRun]]:
         reached = self._reached
         if reached is None:
             cursor = self._published = self._ledger.cursor()

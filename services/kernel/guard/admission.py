@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from planier.common.v1.guard_pb2 import (
     AUTHENTICATION_CERTIFICATE,
     AUTHENTICATION_CREDENTIAL,
     AUTHENTICATION_TOKEN,
+    Operation,
 )
 from planier.common.v1.release_pb2 import (
     PURPOSE_ADMINISTRATION,
@@ -34,7 +36,7 @@ from services.kernel.guard.early import LastPermits, key_of
 from services.kernel.guard.grant import Grant, Subject
 from services.kernel.guard.peers import Attempts
 from services.kernel.guard.ports import Checker, Decision
-from services.kernel.guard.records import INTERNAL, Ledger, Monotonic, timestamp
+from services.kernel.guard.records import INTERNAL, Ledger, Monotonic, note_moment
 from services.kernel.guard.remote import CHECK_SECONDS
 from services.kernel.guard.tokens import TokenVerifier
 from services.kernel.rpc.call import Invocation, Method
@@ -165,7 +167,7 @@ class Admitter:
         again = CheckItem()
         again.CopyFrom(item)
         decided_at, grant, record = self._monotonic(), admission.grant, admission.record
-        again.decision_time.CopyFrom(timestamp(self._clock.now()))
+        note_moment(again.decision_time, self._clock.now())
         decision = await self.check(again)
         state_decision(record, again, decision)
         if not decision.verdict.permit:
@@ -202,22 +204,12 @@ class Admitter:
             raise
 
     def _draft(self, invocation: Invocation, request: Any, shape: _Shape, subject: Subject) -> AccessRecord:
-        option = invocation.method.option
-        record = AccessRecord(
-            record_id=self._ids.new(),
-            actor=Actor(
-                issuer=subject.issuer,
-                subject=subject.subject,
-                certificate_identity=subject.certificate_identity,
-                session_id=subject.session_id,
-                party=subject.party,
-            ),
-            operation=option.operation,
-            resource=option.resource,
-            rpc=invocation.method.path,
-            trace_id=invocation.trace_id,
-            peer=invocation.peer,
-        )
+        method = invocation.method
+        record = AccessRecord()
+        record.CopyFrom(_drafts(subject, method.option.operation, method.option.resource, method.path)[0])
+        record.record_id = self._ids.new()
+        record.trace_id = invocation.trace_id
+        record.peer = invocation.peer
         if shape.consultation:
             consultation = request.consultation
             record.purpose = consultation.purpose
@@ -232,7 +224,7 @@ class Admitter:
 
     def _screen(self, request: Any, shape: _Shape, record: AccessRecord) -> None:
         """Judges what the caller states, and lets into the record only what may stand there."""
-        if shape.sources:
+        if shape.sources and request.sources:
             if len(request.sources) > MAX_SOURCES or any(len(name) > MAX_SOURCE_CHARACTERS for name in request.sources):
                 raise invalid("SOURCES_INVALID", "too many sources, or a name too long", _SOURCES)
             record.data.sources.extend(request.sources)
@@ -256,18 +248,16 @@ class Admitter:
     ) -> Admission:
         decided_at = self._monotonic()
         moment = self._clock.now()
-        item = CheckItem(
-            # The record's own id: the decision and the record that states it are found together.
-            check_id=record.record_id,
-            subject=_subject(subject),
-            operation=record.operation,
-            resource=record.resource,
-            rpc=record.rpc,
-            purpose=record.purpose,
-            sources=record.data.sources,
-            decision_time=timestamp(moment),
-            area=area,
-        )
+        item = CheckItem()
+        item.CopyFrom(_drafts(subject, record.operation, record.resource, record.rpc)[1])
+        # The record's own id: the decision and the record that states it are found together.
+        item.check_id = record.record_id
+        item.purpose = record.purpose
+        if record.data.sources:
+            item.sources.extend(record.data.sources)
+        note_moment(item.decision_time, moment)
+        if area is not None:
+            item.area.CopyFrom(area)
         if begin is None:
             decision = await self.check(item)
         else:
@@ -344,6 +334,26 @@ def _require_purpose(purpose: Purpose.ValueType) -> None:
         raise invalid("PURPOSE_MISSING", "every request states its purpose", missing, clause="art6.purpose")
     if purpose not in PERMITTED_PURPOSES:
         raise denied("PURPOSE_REFUSED", "this purpose is not one of the convention's", "art6.purpose")
+
+
+@lru_cache(maxsize=1_000)
+def _drafts(
+    subject: Subject, operation: Operation.ValueType, resource: str, rpc: str
+) -> tuple[AccessRecord, CheckItem]:
+    """What the records and the checks of one caller's requests of one kind have in common; for whoever copies it."""
+    record = AccessRecord(
+        actor=Actor(
+            issuer=subject.issuer,
+            subject=subject.subject,
+            certificate_identity=subject.certificate_identity,
+            session_id=subject.session_id,
+            party=subject.party,
+        ),
+        operation=operation,
+        resource=resource,
+        rpc=rpc,
+    )
+    return record, CheckItem(subject=_subject(subject), operation=operation, resource=resource, rpc=rpc)
 
 
 def _subject(subject: Subject) -> SubjectMessage:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -43,7 +44,7 @@ class Ledger:
         record.instance = self._instance
         record.sequence = self._sequence
         if not record.HasField("occurred_at"):
-            record.occurred_at.CopyFrom(timestamp(self._clock.now()))
+            note_moment(record.occurred_at, self._clock.now())
         return record
 
     async def write(self, record: AccessRecord) -> Receipt:
@@ -125,26 +126,39 @@ def describe_data(
     record: AccessRecord, data: DataReference, position: Position | None, disclosure: Disclosure | None = None
 ) -> None:
     """Puts into the record what its handler read or writes, cut to the record's bounds, and who receives it."""
-    asked = list(record.data.sources)
-    record.data.CopyFrom(data)
-    if not record.data.sources:
-        record.data.sources.extend(asked)
+    described = record.data
+    asked = () if data.sources else tuple(described.sources)
+    described.CopyFrom(data)
+    if asked:
+        described.sources.extend(asked)
     if position is not None:
-        record.data.data_state.CopyFrom(store_position(position))
+        described.data_state.CopyFrom(store_position(position))
     if disclosure is not None:
         record.disclosure.CopyFrom(disclosure)
         del record.disclosure.recipients[MAX_RECIPIENTS:]
-    del record.data.references[MAX_REFERENCES:]
-    del record.data.sources[MAX_SOURCES:]
-    del record.data.kinds[MAX_KINDS:]
+    for names, most in (
+        (described.references, MAX_REFERENCES),
+        (described.sources, MAX_SOURCES),
+        (described.kinds, MAX_KINDS),
+    ):
+        if len(names) > most:
+            del names[most:]
 
 
+@lru_cache(maxsize=16)
 def store_position(position: Position) -> StorePosition:
-    """As contracts carry it."""
+    """As contracts carry it; for whoever copies it."""
     return StorePosition(store_id=position.store_id, position=position.position, digest=position.digest)
 
 
 def timestamp(moment: datetime) -> Timestamp:
     """As contracts carry it, exact to the microsecond."""
-    seconds, rest = divmod(microseconds(moment), 1_000_000)
-    return Timestamp(seconds=seconds, nanos=rest * 1000)
+    stamp = Timestamp()
+    note_moment(stamp, moment)
+    return stamp
+
+
+def note_moment(stamp: Timestamp, moment: datetime) -> None:
+    """Writes a moment where a message holds it."""
+    stamp.seconds, rest = divmod(microseconds(moment), 1_000_000)
+    stamp.nanos = rest * 1000

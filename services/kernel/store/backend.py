@@ -44,6 +44,10 @@ class Backend(Protocol):
         """Takes the store's write lock until commit; head position, head digest, last recorded-at."""
         ...
 
+    def move(self, connection: Connection, position: int, digest: bytes, recorded_at_us: int) -> None:
+        """Moves the head."""
+        ...
+
     def versions(self, connection: Connection, streams: Sequence[str]) -> Iterable[tuple[str, int]]:
         """The present version of each stream that exists."""
         ...

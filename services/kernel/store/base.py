@@ -157,6 +157,13 @@ class EventStore(Protocol):
         """Recomputes every commitment and the chain from the stored bytes."""
         ...
 
+    def open_recent(self) -> Callable[[int, int], Sequence[StoredEvent]] | None:
+        """`read_all(after, limit)` of what was just committed, quick enough for an event loop; None: there is no such.
+
+        For one thread. Gives no events where `read_all` must be asked.
+        """
+        ...
+
     def on_commit(self, wake: Callable[[], None]) -> None:
         """Calls `wake` after each commit, from the committing thread."""
         ...

@@ -64,6 +64,7 @@ _TRIGGERS = f"""
     CREATE TRIGGER store_only_forward BEFORE UPDATE ON store FOR EACH ROW EXECUTE FUNCTION only_forward()
 """  # noqa: S608 -- constants
 _LOCK = "SELECT head_position, head_digest, recorded_at_us FROM store FOR UPDATE"
+_MOVE = "UPDATE store SET head_position = %s, head_digest = %s, recorded_at_us = %s"
 # Fenced by OFFSET: before the first ANALYZE a planner that could join freely would read the whole table.
 _VERSIONS = """
     SELECT s, v FROM unnest(%s::text[]) s
@@ -109,6 +110,10 @@ class PostgresBackend:
         """One round trip locks and reads."""
         row = connection.exec_driver_sql(_LOCK).one()
         return row[0], row[1], row[2]
+
+    def move(self, connection: Connection, position: int, digest: bytes, recorded_at_us: int) -> None:
+        """One round trip."""
+        connection.exec_driver_sql(_MOVE, (position, digest, recorded_at_us))
 
     def versions(self, connection: Connection, streams: Sequence[str]) -> Iterable[tuple[str, int]]:
         """One index seek a stream."""

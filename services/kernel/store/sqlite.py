@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 
 from services.kernel.store.backend import COLUMNS, OUTDATED, StoreOutdated
 from services.kernel.store.base import GENESIS, StoredEvent
-from services.kernel.store.engine import begin_write, insert_rows
+from services.kernel.store.engine import begin_write, insert_rows, run_sqlite
 
 _TABLES = (
     """
@@ -87,6 +87,8 @@ _ERASE = """
     UPDATE events SET salt = NULL, payload = NULL, erased_by = ?
     WHERE position IN (SELECT position FROM event_streams WHERE key = ? AND position < ?)
     AND stream = ? AND erased_by = 0 RETURNING position"""
+_HEAD = "SELECT head_position, head_digest, recorded_at_us FROM store"
+_MOVE = "UPDATE store SET head_position = ?, head_digest = ?, recorded_at_us = ?"
 _UNINDEXED = "SELECT (SELECT count(*) FROM event_streams) <> (SELECT head_position FROM store)"
 _OUTDATED = """
     SELECT 1 FROM sqlite_master WHERE name = 'events'
@@ -113,25 +115,27 @@ class SqliteBackend:
 
     def lock(self, connection: Connection) -> tuple[int, bytes, int]:
         """BEGIN IMMEDIATE took the lock already."""
-        row = connection.exec_driver_sql("SELECT head_position, head_digest, recorded_at_us FROM store").one()
-        return row[0], row[1], row[2]
+        ((position, digest, at_us),) = run_sqlite(connection, _HEAD)
+        return position, digest, at_us
+
+    def move(self, connection: Connection, position: int, digest: bytes, recorded_at_us: int) -> None:
+        """One statement."""
+        run_sqlite(connection, _MOVE, (position, digest, recorded_at_us))
 
     def versions(self, connection: Connection, streams: Sequence[str]) -> Iterable[tuple[str, int]]:
         """One index seek a stream; one more statement for each of those whose keys are the same."""
         keys = {stream: key_of(stream) for stream in streams}
-        newest = connection.exec_driver_sql(_NEWEST, (_listed(keys.values()),)).all()
+        newest = run_sqlite(connection, _NEWEST, (_listed(keys.values()),))
         versions = {row[1]: row[2] for row in newest if row[1] in keys}
         held = {row[0] for row in newest}
         for stream in [stream for stream, key in keys.items() if key in held and stream not in versions]:
-            version = connection.exec_driver_sql(_VERSION, (keys[stream], stream)).scalar()
-            if version is not None:
-                versions[stream] = version
+            versions.update((stream, row[0]) for row in run_sqlite(connection, _VERSION, (keys[stream], stream)))
         return versions.items()
 
     def read_streams(self, connection: Connection, streams: Sequence[str]) -> Iterable[StoredEvent]:
         """One index seek a stream."""
         wanted = set(streams)
-        rows = connection.exec_driver_sql(_READ_STREAMS, (_listed(map(key_of, wanted)),))
+        rows = run_sqlite(connection, _READ_STREAMS, (_listed(map(key_of, wanted)),))
         return (StoredEvent._make(row) for row in rows if row[1] in wanted)
 
     def erase(self, connection: Connection, stream: str, erased_by: int) -> Iterable[int]:
