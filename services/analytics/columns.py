@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from services.analytics.area import Area
+from services.analytics.counting import Counted
 from services.analytics.filters import Filters, States
 from services.analytics.segments import (
     Dictionary,
@@ -150,22 +151,25 @@ class Found:
         found["source"] = np.concatenate([*sources, tail["source"][self._tail]])
         return found
 
-    def counts(self, minimums: Mapping[tuple[int, int], int]) -> Iterator[tuple[int, int, int, int]]:
-        """(cell, source, kind, count); source and kind are 0 where the kind has no minimum."""
-        columns = self.columns
-        guards = columns.guards(minimums)
-        cells = len(columns.cells.values)
+    def counted(self, minimums: Mapping[tuple[int, int], int]) -> Iterator[Counted]:
+        """Counts by cell; of the kinds that have a minimum apart, source and kind 0 for all others."""
+        columns, tail = self.columns, self.columns.tail.columns
+        cells, guards = len(columns.cells.values), columns.guards(minimums)
+        keys = []
         for segments, piece in self._pieces:
             key = piece.taken(columns.base.columns["cell"])
             if guards.any():
                 source = np.repeat(columns.segment_source[segments], piece.lengths)
                 source = source if piece.mask is None else source[piece.mask]
                 key = key + cells * guards[source, piece.taken(columns.base.columns["kind"])]
-            yield from self._named(np.bincount(key), columns.guarded(minimums))
-        if len(self._tail):
-            tail = columns.tail.columns
-            guard = guards[tail["source"][self._tail], tail["kind"][self._tail]]
-            yield from self._named(np.bincount(tail["cell"][self._tail] + cells * guard), columns.guarded(minimums))
+            keys.append(key)
+        guard = guards[tail["source"][self._tail], tail["kind"][self._tail]]
+        counts = np.bincount(np.concatenate([*keys, tail["cell"][self._tail] + cells * guard]))
+        for place, kind in enumerate([(0, 0), *columns.guarded(minimums)]):
+            of_kind = counts[place * cells : (place + 1) * cells]
+            found = np.flatnonzero(of_kind)
+            if len(found):
+                yield Counted(*kind, [columns.cells.values[code] for code in found.tolist()], of_kind[found].tolist())
 
     def points(self, size: int) -> Iterator[Ints]:
         """Longitude, latitude, cell, source and kind, a line each; some `size` points at a time."""
@@ -183,14 +187,6 @@ class Found:
             tail = {name: columns.tail.columns[name][self._tail] for name in (*names, "source")}
             of = cells[tail["cell"]], sources[tail["source"]], kinds[tail["kind"]]
             yield np.stack([tail["longitude"], tail["latitude"], *of])
-
-    def _named(self, counts: Ints, guarded: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int, int]]:
-        values = self.columns.cells.values
-        places = np.flatnonzero(counts)
-        for key, count in zip(places.tolist(), counts[places].tolist(), strict=True):
-            guard, cell = divmod(key, len(values))
-            source, kind = guarded[guard - 1] if guard else (0, 0)
-            yield values[cell], source, kind, count
 
 
 class Columns:

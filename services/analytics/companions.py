@@ -14,6 +14,7 @@ from sqlalchemy import BigInteger, Column, Connection, Integer, LargeBinary, Met
 
 from services.analytics import postings as lots
 from services.analytics.bulk import in_chunks, insert, insert_new, run, run_many
+from services.analytics.placement import area_of
 from services.analytics.words import grams
 from services.kernel.store.base import StoredEvent
 
@@ -21,7 +22,6 @@ from services.kernel.store.base import StoredEvent
 SLOT_US = 300_000_000
 # In the place of a cell: the whole source; shapes too large for a cell of resolution 7.
 WHOLE, LARGE = 0, 1
-_LARGEST_LEVEL = 1
 
 Row = tuple[Any, ...]
 
@@ -160,9 +160,9 @@ class Companions:
 
 
 def cell_of(bucket: int) -> int:
-    """The coarse cell that arrivals of a bucket are counted in (services/analytics/placement.py)."""
-    level = (bucket >> 8) & 0x7F
-    return bucket & ~0xFFFF if level <= _LARGEST_LEVEL else LARGE
+    """The area that arrivals of a bucket are counted in (services/analytics/placement.py)."""
+    area = area_of(bucket)
+    return LARGE if area is None else area
 
 
 def _erasures(events: Sequence[StoredEvent], gone: Sequence[Gone]) -> set[tuple[int, int]]:

@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 from services.analytics.area import Area
 from services.analytics.bulk import marks, run
 from services.analytics.companions import LARGE, SLOT_US, WHOLE, cell_of
-from services.analytics.placement import bucket_of
+from services.analytics.placement import AREA_OF_BUCKET, HAS_AREA, box_of_area
 from services.analytics.projections import code_of
 from services.analytics.reading import position_on
 from services.kernel.store.base import Position
@@ -36,8 +36,7 @@ SHORTEST_GAP_US = 86_400_000_000
 KEPT_SECONDS = 1.0
 
 _PAIRS = (
-    "SELECT DISTINCT source, (bucket & -65536) AS cell FROM fact_buckets"  # noqa: S608 -- our own numbers
-    " WHERE source IN (@) AND (bucket & 32512) <= 256"
+    f"SELECT DISTINCT source, {AREA_OF_BUCKET} AS cell FROM fact_buckets WHERE source IN (@) AND {HAS_AREA}"  # noqa: S608 -- our own numbers
     f" UNION SELECT DISTINCT source, {WHOLE} FROM fact_buckets WHERE source IN (@)"
     f" UNION SELECT DISTINCT source, {LARGE} FROM fact_buckets WHERE source IN (@)"
 )
@@ -275,5 +274,4 @@ def _edges(cell: int) -> tuple[int, int, int, int, int]:
     """The cell and its box; what has no cell may lie anywhere."""
     if cell == LARGE:
         return (cell, -_ANYWHERE, -_ANYWHERE, _ANYWHERE, _ANYWHERE)
-    box = bucket_of(cell)
-    return (cell, box.west, box.south, box.east, box.north)
+    return (cell, *box_of_area(cell))

@@ -6,6 +6,7 @@ viewport and a period become short ranges although works last months and closure
 """
 
 import math
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,13 +21,23 @@ E7 = 10_000_000
 CELL_RESOLUTION = 10
 # Class of extent: greatest side of the box (1e-7 degree) and resolution of the coarse cell. Class 0 holds points; the
 # last class has no cell, its facts are found by time alone.
-EXTENTS = ((0, 7), (E7 // 100, 7), (E7 // 10, 5))
+EXTENTS = ((0, 8), (E7 // 100, 7), (E7 // 10, 5))
 NO_CELL = len(EXTENTS)
+# What arrives is counted by cells of this resolution (5 km2), up to this class of extent.
+AREA_RESOLUTION = 7
+_AREA_LEVEL = 1
+# `area_of` in SQL, and whether there is one.
+AREA_OF_BUCKET = f"((bucket & {~(0xF << 52)}) | {AREA_RESOLUTION << 52 | (1 << 3 * (15 - AREA_RESOLUTION)) - 1})"
+HAS_AREA = f"(bucket & {0x7F00}) <= {_AREA_LEVEL << 8}"
 # Durations of class k are at most 1 h x 4^k: a period then scans at most four times the starts that can meet it.
 SHORTEST_US = 3_600_000_000
 # A cell's edges bulge beyond the box of its corners (2 m at resolution 5); half a thousandth of a degree covers it.
 MARGIN = 5_000
-_WORLD = (-180 * E7, -90 * E7, 180 * E7, 90 * E7)
+FAR_WEST = -180 * E7
+_WORLD = (FAR_WEST, -90 * E7, 180 * E7, 90 * E7)
+# No cell of class 0 is wider (kilometres; 1.3 at most where H3's cells are greatest), nor nearer to a pole than this
+# (degrees) without being looked for everywhere.
+_WIDEST_KM, _POLAR = 1.5, 80
 
 
 class Placement(NamedTuple):
@@ -45,15 +56,15 @@ class Placement(NamedTuple):
 
 
 class Bucket(NamedTuple):
-    """What a bucket promises of its facts: they meet this box and last at most `span_us`.
+    """What a bucket promises of its facts: they meet this box and last at most `span_us`; in the order of the table.
 
     `plain` facts are one point and one period: the index alone decides whether they match.
     """
 
-    bucket: int
     plain: int
-    span_us: int
     west: int
+    bucket: int
+    span_us: int
     south: int
     east: int
     north: int
@@ -106,7 +117,7 @@ def _cell(latitude: float, longitude: float, resolution: int) -> int:
 
 
 def _bucket(longitude: int, latitude: int, extent: int, span_us: int, several: bool) -> int:
-    """The 24 lowest bits of a cell of resolution 7 or coarser say nothing: 16 of them hold the classes.
+    """The 21 lowest bits of a cell of resolution 8 or coarser say nothing: 16 of them hold the classes.
 
     The coarse cell is the one that the point lies in, not the fine cell's ancestor: H3's children bulge out.
     """
@@ -131,17 +142,46 @@ def bucket_of(bucket: int) -> Bucket:
     plain = int(level == 0 and not bucket & 0x8000)
     span_us = SHORTEST_US << (2 * duration)
     if level == NO_CELL:
-        return Bucket(bucket, plain, span_us, *_WORLD)
+        return _promise(bucket, plain, span_us, _WORLD)
     extent, resolution = EXTENTS[level]
-    corners = h3.cell_to_boundary(parent(bucket | 0xFFFF, resolution))
+    return _promise(bucket, plain, span_us, _box_around([parent(bucket | 0xFFFF, resolution)], extent + MARGIN))
+
+
+def _promise(bucket: int, plain: int, span_us: int, box: tuple[int, int, int, int]) -> Bucket:
+    west, south, east, north = box
+    return Bucket(plain, west, bucket, span_us, south, east, north)
+
+
+def westernmost(west: int, south: int, east: int, north: int) -> int:
+    """No bucket of plain facts that meets this box begins west of it: what lets an index skip the others."""
+    furthest = max(abs(south), abs(north)) / E7
+    if furthest > _POLAR or west < -179 * E7 or east > 179 * E7:
+        return FAR_WEST
+    # A cell that meets the box has a part a little nearer to the pole.
+    degrees = _WIDEST_KM / (111 * math.cos(math.radians(furthest + 0.1)))
+    return west - math.ceil(degrees * E7) - 2 * MARGIN
+
+
+@lru_cache(maxsize=65_536)
+def box_of_area(area: int) -> tuple[int, int, int, int]:
+    """West, south, east and north of an area (area_of) and of whatever lies in the finer cells that it stands for."""
+    return _box_around(h3.cell_to_children(area, EXTENTS[0][1]), MARGIN)
+
+
+def area_of(bucket: int) -> int | None:
+    """The cell of resolution 7 that a bucket lies in; None where its facts are larger than that."""
+    return parent(bucket | 0xFFFF, AREA_RESOLUTION) if (bucket >> 8) & 0x7F <= _AREA_LEVEL else None
+
+
+def _box_around(cells: Iterable[int], reach: int) -> tuple[int, int, int, int]:
+    corners = [corner for cell in cells for corner in h3.cell_to_boundary(cell)]
     latitudes, longitudes = [corner[0] for corner in corners], [corner[1] for corner in corners]
-    reach = extent + MARGIN
     south, north = round(min(latitudes) * E7) - reach, round(max(latitudes) * E7) + reach
     west, east = round(min(longitudes) * E7) - reach, round(max(longitudes) * E7) + reach
     if east - west > 180 * E7 or max(abs(south), abs(north)) > 85 * E7:
         # Across the antimeridian or around a pole the corners' box means nothing.
-        return Bucket(bucket, plain, span_us, *_WORLD)
-    return Bucket(bucket, plain, span_us, west, south, east, north)
+        return _WORLD
+    return west, south, east, north
 
 
 def shape_of(geometry: fact_pb2.Geometry) -> BaseGeometry:

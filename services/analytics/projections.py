@@ -37,7 +37,7 @@ _ALL_OF = (
     " JOIN fact_versions~ v ON v.position = h.position WHERE h.fact_id IN (@)"
 )
 _DROP_BUCKET = (
-    "DELETE FROM fact_buckets~ WHERE bucket = ? AND source = ?"
+    "DELETE FROM fact_buckets~ WHERE source = ? AND plain = ? AND west = ? AND bucket = ?"
     " AND NOT EXISTS (SELECT 1 FROM fact_placements~ p WHERE p.bucket = ? AND p.source = ?)"
     " AND NOT EXISTS (SELECT 1 FROM fact_superseded~ s WHERE s.bucket = ? AND s.source = ?)"
 )
@@ -65,7 +65,7 @@ class FactProjection:
     """Ingest's facts as versions and placements; an erased fact leaves no row, in the past neither."""
 
     name = "facts"
-    version = 3
+    version = 4
 
     def __init__(self, suffix: str = "", crossing: Crossing | None = None) -> None:
         self._tables = Tables(suffix)
@@ -232,7 +232,8 @@ class _Batch:
         insert(connection, tables.history, sorted((row[1], row[0]) for row in versions))
         insert(connection, tables.placements, sorted(self.placements.values(), key=itemgetter(0, 1, 2)))
         insert(connection, tables.superseded, list(self.superseded.values()))
-        run_many(connection, sql(_DROP_BUCKET), [key * 3 for key in sorted(emptied)])
+        gone = [(source, *bucket_of(bucket)[:3], *(bucket, source) * 2) for bucket, source in sorted(emptied)]
+        run_many(connection, sql(_DROP_BUCKET), gone)
 
     def _delete(self, connection: Connection) -> set[tuple[int, int]]:
         """Deletes every version of the erased facts; returns the (bucket, source) that held them."""

@@ -19,7 +19,7 @@ from services.analytics import columns, states
 from services.analytics.area import Area
 from services.analytics.bulk import marks, run, run_in_pages
 from services.analytics.counting import Counted, counted
-from services.analytics.placement import CELL_RESOLUTION, microseconds_of, parent, shape_of
+from services.analytics.placement import CELL_RESOLUTION, FAR_WEST, microseconds_of, parent, shape_of, westernmost
 from services.analytics.projections import code_of
 from services.analytics.reading import remembered
 from services.analytics.segments import Ints
@@ -30,18 +30,21 @@ from services.kernel.registry import Registry
 
 PAGE = 20_000
 # Rows fetched before it is known how many there are.
-_FEW = 500
+_FEW = 100
 
-_COLUMNS = (
-    "p.position, p.starts_us, p.ends_us, p.longitude, p.latitude, p.source, p.kind, p.status, p.cell, p.bucket,"
-    " p.west, p.south, p.east, p.north"
-)
+_PLAIN = "p.position, p.starts_us, p.ends_us, p.longitude, p.latitude, p.source, p.kind, p.status, p.cell, p.bucket"
+_COLUMNS = _PLAIN + ", p.west, p.south, p.east, p.north"
+# Plain facts have no box: SQLite need not look for it in each row.
+_PLAIN += ", NULL, NULL, NULL, NULL"
 _SCAN = (
-    " FROM fact_buckets b CROSS JOIN @table p WHERE b.plain = ? AND b.west <= ? AND b.east >= ? AND b.south <= ?"
-    " AND b.north >= ? AND p.bucket = b.bucket AND p.source = b.source"
+    " FROM fact_buckets b CROSS JOIN @table p WHERE b.plain = ? AND b.west >= ? AND b.west <= ? AND b.east >= ?"
+    " AND b.south <= ? AND b.north >= ? AND p.bucket = b.bucket AND p.source = b.source"
     " AND p.starts_us < ? AND p.starts_us > ? - b.span_us AND p.ends_us > ?"
 )
 _POINT = " AND p.longitude BETWEEN ? AND ? AND p.latitude BETWEEN ? AND ?"
+# Every fact of a bucket that lies within the area does, so that only the others' are compared.
+_WHOLE = " AND b.west >= ? AND b.east <= ? AND b.south >= ? AND b.north <= ?"
+_EDGE = _POINT + " AND NOT (" + _WHOLE.removeprefix(" AND ") + ")"
 _BOX = " AND p.west <= ? AND p.east >= ? AND p.south <= ? AND p.north >= ?"
 _DETAILS = "SELECT v.position, v.fact_id, v.revision, v.recorded_us, v.instrument, v.title, v.attendance_minimum,"
 _DETAILS += " v.attendance_maximum FROM "
@@ -230,14 +233,8 @@ class Held:
         if self.overflown or len(self.rows) > self.limit:
             self._overflow()
 
-    def count(self, counts: Iterable[tuple[int, int, int, int]]) -> None:
-        """Counts by cell, source, kind; kind 0 where no kind of the source has a minimum."""
-        self._overflow()
-        for cell, source, kind, count in counts:
-            self.tally.add(cell, (source, kind), count)
-
     def gather(self, counts: Iterable[Counted]) -> None:
-        """Counts that SQL made."""
+        """Counts by cell."""
         self._overflow()
         for one in counts:
             self.tally.add_all((one.source, one.kind), one.cells, one.counts)
@@ -264,6 +261,8 @@ class Scan:
         # Most questions are about what is known now, and never look at what is superseded.
         self.tables = ("fact_placements",) if query.as_of_us is None else ("fact_placements", "fact_superseded")
         area = query.area
+        # Of plain facts, and of others: where the buckets begin that the area may meet.
+        self._wests = (westernmost(area.west, area.south, area.east, area.north), FAR_WEST)
         self._bounds = (area.east, area.west, area.north, area.south, query.ends_us, query.starts_us, query.starts_us)
         self._filter, self._values = _filters(query, self._sources)
 
@@ -276,10 +275,8 @@ class Scan:
     def rows(self, table: str, held: Held) -> None:
         """Facts of one point and one period, every one of them, a page at a time."""
         area = self._query.area
-        place = (1, *self._bounds, area.west, area.east, area.south, area.north)
-        values = (*place, *self._values_of(table, plain=True))
-        sql = "SELECT " + _COLUMNS + self._body(table, _POINT, plain=True)
-        for page in run_in_pages(self._connection, sql, values, PAGE):
+        body, values = self._plain(table, _POINT, area.west, area.east, area.south, area.north)
+        for page in run_in_pages(self._connection, "SELECT " + _PLAIN + body, values, PAGE):
             if area.is_box:
                 held.add(list(page))
                 continue
@@ -291,32 +288,38 @@ class Scan:
         if self._from_columns(held):
             return
         area, limit = self._query.area, held.limit
-        body = self._body(table, _POINT, plain=True)
-        place = (1, *self._bounds, area.west, area.east, area.south, area.north)
-        values = (*place, *self._values_of(table, plain=True))
         if not area.is_box:
             self.rows(table, held)
             return
         if held.overflown:
-            held.gather(self._counted(body, values, held))
+            held.gather(self._counted(table, held))
             return
-        pages = run_in_pages(self._connection, "SELECT " + _COLUMNS + body + " LIMIT ?", (*values, limit + 1), _FEW)
+        body, values = self._plain(table, _POINT, area.west, area.east, area.south, area.north)
+        pages = run_in_pages(self._connection, "SELECT " + _PLAIN + body + " LIMIT ?", (*values, limit + 1), _FEW)
         found = list(next(pages, ()))
         if len(found) == _FEW:
             # A row fetched costs what ten counted ones cost: how many there are is known before more are fetched.
-            counts = list(self._counted(body, values, held))
+            counts = list(self._counted(table, held))
             if sum(sum(one.counts) for one in counts) > limit:
                 held.gather(counts)
                 return
             found += chain.from_iterable(pages)
         if len(found) > limit:
-            held.gather(self._counted(body, values, held))
+            held.gather(self._counted(table, held))
         else:
             held.add(found)
 
-    def _counted(self, body: str, values: Sequence[object], held: "Held") -> Iterator[Counted]:
+    def _counted(self, table: str, held: "Held") -> Iterator[Counted]:
         guarded = {kind for kind in held.tally.minimums if kind[0] in self._sources}
-        return counted(self._connection, body, values, guarded)
+        area = self._query.area
+        box = (area.west, area.east, area.south, area.north)
+        parts = (self._plain(table, _WHOLE, *box), self._plain(table, _EDGE, *box, *box))
+        return counted(self._connection, parts, guarded)
+
+    def _plain(self, table: str, place: str, *edges: int) -> tuple[str, tuple[object, ...]]:
+        """The statement's body about facts of one point and one period that are so placed, and its values."""
+        values = (1, self._wests[0], *self._bounds, *edges, *self._values_of(table, plain=True))
+        return self._body(table, place, plain=True), values
 
     def in_columns(self, take: Callable[[columns.Found], None]) -> bool:
         """Gives the plain facts that match, from the columns; False where they do not stand at this very position."""
@@ -335,7 +338,7 @@ class Scan:
     def _from_columns(self, held: Held) -> bool:
         def take(found: columns.Found) -> None:
             if held.overflown or found.count > held.limit:
-                held.count(found.counts(held.tally.minimums))
+                held.gather(found.counted(held.tally.minimums))
             elif held.takes_columns and not held.rows:
                 held.shown = Shown.of(found)
             else:
@@ -347,7 +350,7 @@ class Scan:
         """Facts with a shape or with several periods: the index gives candidates, their bodies decide."""
         area = self._query.area
         sql = "SELECT " + _COLUMNS + self._body(table, _BOX, plain=False)
-        place = (0, *self._bounds, area.east, area.west, area.north, area.south)
+        place = (0, self._wests[1], *self._bounds, area.east, area.west, area.north, area.south)
         values = (*place, *self._values_of(table, plain=False))
         for page in run_in_pages(self._connection, sql, values, PAGE):
             held.add(list(self._certain(page)))

@@ -35,15 +35,20 @@ class Tables:
         return Table(f"fact_names{self.suffix}", self.metadata, code, Column("text", Text, nullable=False))
 
     def _buckets(self) -> Table:
-        """The buckets in use by each source, with what each promises of its facts (placement.Bucket)."""
+        """The buckets in use by each source, with what each promises of its facts (placement.Bucket).
+
+        By their western edge: a viewport reads those of its own band (placement.westernmost).
+        """
+        west, *edges = _EDGES
         return Table(
             f"fact_buckets{self.suffix}",
             self.metadata,
             Column("source", Integer, primary_key=True),
+            Column("plain", SmallInteger, primary_key=True),
+            Column(west, Integer, primary_key=True),
             Column("bucket", BigInteger, primary_key=True),
-            Column("plain", SmallInteger, nullable=False),
             Column("span_us", BigInteger, nullable=False),
-            *(Column(edge, Integer, nullable=False) for edge in _EDGES),
+            *(Column(edge, Integer, nullable=False) for edge in edges),
             sqlite_with_rowid=False,
         )
 

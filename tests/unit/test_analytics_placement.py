@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planier.common.v1 import fact_pb2
 
-from services.analytics.placement import CELL_RESOLUTION, E7, bucket_of, parent, place
+from services.analytics.placement import (
+    CELL_RESOLUTION,
+    E7,
+    area_of,
+    box_of_area,
+    bucket_of,
+    parent,
+    place,
+    westernmost,
+)
 from services.analytics.queries import roll_up
 from services.analytics.suppression import Tally
 from tests.fixtures import analytics as built
@@ -28,10 +37,25 @@ def test_a_bucket_holds_the_box_and_the_duration_of_its_facts(
     assert span_us <= promised.span_us
 
 
-def test_a_point_whose_fine_cell_bulges_out_of_its_parent_is_in_its_bucket() -> None:
-    where = place(built.fact(geometry=built.point(5.306, 43.204)))
-    assert where.longitude > bucket_of(parent(where.cell, 7) & ~0xFFFF).east
-    assert where.longitude <= bucket_of(where.bucket).east
+@given(anywhere, st.integers(0, E7), st.integers(0, E7))
+def test_no_bucket_of_an_area_begins_west_of_where_the_index_is_asked_from(
+    point: tuple[float, float], width: int, height: int
+) -> None:
+    bucket = bucket_of(place(built.fact(geometry=built.point(*point))).bucket)
+    # Areas that touch the bucket's box at its corners, and whole worlds.
+    for west, south in ((bucket.east, bucket.north), (bucket.west - width, bucket.south - height)):
+        east, north = min(west + width, 180 * E7), min(south + height, 90 * E7)
+        assert westernmost(west, south, east, north) <= bucket.west
+
+
+@given(anywhere)
+def test_an_area_of_arrivals_holds_the_facts_of_its_buckets(point: tuple[float, float]) -> None:
+    where = place(built.fact(geometry=built.point(*point)))
+    area = area_of(where.bucket)
+    assert area is not None
+    west, south, east, north = box_of_area(area)
+    assert west <= where.longitude <= east
+    assert south <= where.latitude <= north
 
 
 @given(anywhere, st.integers(0, CELL_RESOLUTION))

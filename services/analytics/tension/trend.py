@@ -1,11 +1,13 @@
 """What becomes of a hot spot: the Mann-Kendall test and the seventeen categories of emerging hot spots; pure.
 
 Mann (1945, doi:10.2307/1907187), Kendall (1975). Categories: Esri, "How Emerging Hot Spot Analysis works",
-pro.arcgis.com/en/pro-app/latest/tool-reference/space-time-pattern-mining/learnmoreemerging.htm. Its rows from "new" to
-"sporadic" were read again in November 2026 (doc.arcgis.com, allsource): "consecutive" is one run of two steps or more
-that ends with the last, not hot before it, under 90 % of the steps; "sporadic" is hot in the last, on and off before,
-under 90 %, never cold. They overlap where a location was cold before and hot in its last step only: "new", the earlier
-row of that table, goes before "oscillating", and what the last step is goes before "historical".
+pro.arcgis.com/en/pro-app/latest/tool-reference/space-time-pattern-mining/learnmoreemerging.htm, all read again in
+November 2026 (doc.arcgis.com; "oscillating" and "historical" as published works quote them, word for word alike):
+"consecutive" is one run of two steps or more that ends with the last, not hot before it, under 90 % of the steps;
+"sporadic" is hot in the last, on and off before, under 90 %, never cold; "oscillating" is hot in the last, cold in some
+step before, under 90 %; "historical" is hot in 90 %, not in the last. They overlap where a location was cold before and
+hot in its last step only: "new", the earlier row of that table, goes before "oscillating", and what the last step is
+goes before "historical".
 """
 
 from dataclasses import dataclass
