@@ -41,10 +41,10 @@ MOST_IN_TRANSACTION: Final = 8_000
 # Facts that wait: beyond the first bound a stream is not read further, beyond the second a unary call is refused.
 MOST_WAITING: Final = 16_000
 MOST_WAITING_UNARY: Final = 64_000
-# Events committed and not yet published, above which streams wait: what the store still holds in memory, so that the
-# relay does not fall further behind the faster it is fed. Waited for in pauses, and not for ever: a relay that
-# stands still must not close the door (art4.automatic), the store is its spool.
-MOST_UNPUBLISHED: Final = 4_000
+# Facts that wait here or are committed and not yet published, above which streams wait: what the store still holds in
+# memory, so that the relay does not fall further behind the faster it is fed. Waited for in pauses, and not for ever: a
+# relay that stands still must not close the door (art4.automatic), the store is its spool.
+MOST_UNPUBLISHED: Final = 6_000
 _PAUSE_SECONDS: Final = 0.005
 _MOST_PAUSES: Final = 400
 
@@ -129,7 +129,8 @@ class Engine:
 
     async def _until_published(self) -> None:
         for _ in range(_MOST_PAUSES):
-            if self._keeps_up(self._committed, MOST_UNPUBLISHED):
+            # What waits will be committed whatever the relay does meanwhile.
+            if self._keeps_up(self._committed + self._waiting, MOST_UNPUBLISHED):
                 return
             await asyncio.sleep(_PAUSE_SECONDS)
 

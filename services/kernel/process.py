@@ -50,12 +50,16 @@ class Service(Protocol):
 Build = Callable[[Settings, Telemetry], Awaitable[Service]]
 
 
-def main(settings_type: type[Settings], build: Build[Settings]) -> None:
-    """Runs the process until it is asked to stop; exits with 78 where starting again would change nothing."""
+def main(settings_type: type[Settings], build: Build[Settings], *, turn: float = 0.005) -> None:
+    """Runs the process until it is asked to stop; exits with 78 where starting again would change nothing.
+
+    `turn`: seconds for which a busy thread may keep the interpreter's lock from the others (Python's own is 5 ms).
+    """
     settings = load(settings_type)
     logs.configure(settings)
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER, 20, 20)
+    sys.setswitchinterval(turn)
     ending_with_words(lambda: uvloop.run(_run(settings, build)))
 
 

@@ -27,8 +27,8 @@ tables, after it the new ones, never a mixture. Tables of projections have no fo
 and unique constraints exist during the load, indexes (`Index`) are made after it. Blocking: call from a worker thread.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from sqlalchemy import (
     BigInteger,
@@ -51,7 +51,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DropTable
 
 from services.kernel.store.base import GENESIS, Position, StoredEvent
 from services.kernel.store.chain import verify_run
-from services.kernel.store.engine import begin_write, lock_schema
+from services.kernel.store.engine import begin_write, lock_schema, run_sqlite
 
 _METADATA = MetaData()
 _PROJECTIONS = Table(
@@ -66,9 +66,10 @@ _PROJECTIONS = Table(
     Column("tables", String, nullable=False),
 )
 # Made once: to build them for each run cost a millisecond, as much as what fifty facts do.
-_TAKE = f"SELECT {', '.join(column.name for column in _PROJECTIONS.columns)} FROM projections WHERE name = :name"  # noqa: S608
-_TAKE_SQLITE, _TAKE_LOCKED = text(_TAKE), text(f"{_TAKE} FOR UPDATE")
-_REACH = text("UPDATE projections SET store_id = :store_id, position = :position, digest = :digest WHERE name = :name")
+_TAKE = f"SELECT {', '.join(column.name for column in _PROJECTIONS.columns)} FROM projections WHERE name = "  # noqa: S608
+_TAKE_SQLITE, _TAKE_LOCKED = f"{_TAKE}?", text(f"{_TAKE}:name FOR UPDATE")
+_REACH = "UPDATE projections SET store_id = ?, position = ?, digest = ? WHERE name = ?"
+Row = RowMapping | Mapping[str, Any]
 _CATCH_UP_ROUNDS = 100
 _MARK = "__g"  # follows the name of a table being rebuilt, before the generation
 _OLD = "__o"
@@ -158,8 +159,7 @@ class ProjectionRunner:
                 return Position(store_id, row["position"], row["digest"])
             self._projection.apply(connection, fresh)
             reached = Position(store_id, fresh[-1].position, digest)
-            moved = {"name": self._row, "store_id": store_id, "position": reached.position, "digest": digest}
-            connection.execute(_REACH, moved)
+            _reach(connection, self._row, reached)
         return reached
 
     def rebuild(
@@ -272,7 +272,7 @@ class Rebuild:
 
 
 def _select_fresh(
-    row: RowMapping, store_id: str, previous_digest: bytes, events: Sequence[StoredEvent]
+    row: Row, store_id: str, previous_digest: bytes, events: Sequence[StoredEvent]
 ) -> Sequence[StoredEvent]:
     if row["store_id"] and row["store_id"] != store_id:
         raise Diverged("the events are another store's")
@@ -289,7 +289,7 @@ def _select_fresh(
     return events[applied:]
 
 
-def _is_ahead(live: RowMapping, new: RowMapping) -> bool:
+def _is_ahead(live: Row, new: Row) -> bool:
     same = live["version"] == new["version"] and live["store_id"] == new["store_id"]
     return same and int(live["position"]) > int(new["position"])
 
@@ -302,10 +302,20 @@ def _require(connection: Connection, name: str) -> RowMapping:
     return connection.execute(select(_PROJECTIONS).where(_PROJECTIONS.c.name == name)).mappings().one()
 
 
-def _take(connection: Connection, name: str) -> RowMapping:
+def _take(connection: Connection, name: str) -> Row:
     """The row, locked until commit (SQLite's writer is alone already)."""
-    statement = _TAKE_LOCKED if connection.dialect.name == "postgresql" else _TAKE_SQLITE
-    return connection.execute(statement, {"name": name}).mappings().one()
+    if connection.dialect.name == "postgresql":
+        return connection.execute(_TAKE_LOCKED, {"name": name}).mappings().one()
+    (row,) = run_sqlite(connection, _TAKE_SQLITE, (name,))
+    return dict(zip(_PROJECTIONS.columns.keys(), row, strict=True))
+
+
+def _reach(connection: Connection, name: str, reached: Position) -> None:
+    values = (reached.store_id, reached.position, reached.digest, name)
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(_REACH.replace("?", "%s"), values)
+    else:
+        run_sqlite(connection, _REACH, values)
 
 
 def _change(connection: Connection, name: str, **values: object) -> None:
