@@ -21,8 +21,9 @@ from services.analytics.suppression import Counted
 # Lists of buckets read at once, and characters of lists counted at once: some hundred thousand cells.
 _LISTS, _HEAP = 256, 2_000_000
 
-# Bits of a cell of CELL_RESOLUTION that say nothing (all ones), and how many numbers a counted cell is worth.
-_UNUSED_BITS, _NEAR = 3 * (15 - CELL_RESOLUTION), 16
+# Bits of a cell of CELL_RESOLUTION that say nothing: all ones.
+_UNUSED_BITS = 3 * (15 - CELL_RESOLUTION)
+_SHORT = 2**31
 
 
 def counted(connection: Connection, bodies: Iterable[Body], guarded: Collection[tuple[int, int]]) -> Iterator[Counted]:
@@ -87,17 +88,13 @@ def _numbers(lists: Iterable[str]) -> Ints:
 
 
 def _tallied(cells: Ints, source: int, kind: int) -> Counted:
-    """Cells of one resolution differ above its own bits: those of a city are near enough to count by number."""
+    """Cells of one resolution differ above its own bits; those of a city, by numbers short enough to sort at once."""
     if not len(cells):
         return Counted(source, kind, (), ())
     numbers = cells >> _UNUSED_BITS
     lowest = int(numbers.min())
     numbers -= lowest
-    if int(numbers.max()) < _NEAR * len(cells):
-        counts = np.bincount(numbers)
-        places = np.flatnonzero(counts)
-        counts = counts[places]
-    else:
-        places, counts = np.unique(numbers, return_counts=True)
-    cells_counted = ((places + lowest) << _UNUSED_BITS) | ((1 << _UNUSED_BITS) - 1)
-    return Counted(source, kind, cells_counted.tolist(), counts.tolist())
+    short = int(numbers.max()) < _SHORT
+    places, counts = np.unique(numbers.astype(np.int32) if short else numbers, return_counts=True)
+    found = ((places.astype(np.int64) + lowest) << _UNUSED_BITS) | ((1 << _UNUSED_BITS) - 1)
+    return Counted(source, kind, found.tolist(), counts.tolist())
