@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
+import h3.api.basic_int as h3
 import pytest
 from planier.analytics.v1 import analytics_pb2 as pb
 from planier.analytics.v1.coverage_pb2 import RHYTHM_SILENT, RHYTHM_UNKNOWN, RHYTHM_USUAL
@@ -148,6 +149,19 @@ async def test_rare_kinds_are_not_counted_and_that_is_said(desk: Desk) -> None:
     answer = await desk.map("works", "offences", limit=1)
     # Three in all, in no cell three: withheld from the cells, and neither cell can be read off the total.
     assert (answer.total, sorted(answer.cells.counts), answer.withheld.count) == (8, [5], 3)
+
+
+async def test_guarded_and_other_kinds_are_counted_together_in_each_of_several_places(desk: Desk) -> None:
+    # By place: so many of a kind with a minimum of three, and of another kind of the same source.
+    places = ((5.30, 4, 2), (5.38, 3, 1), (5.45, 5, 0), (5.50, 0, 7))
+    for longitude, guarded, others in places:
+        for number, kind in enumerate(["PERSON_OFFENCE"] * guarded + ["PROPERTY_OFFENCE"] * others):
+            name, where = f"{longitude}-{number}", built.point(longitude, 43.3)
+            desk.log.declare(built.fact(name, source="offences", kind=kind, geometry=where))
+    desk.apply()
+    cells = (await desk.map("offences", limit=1)).cells
+    expected = {h3.latlng_to_cell(43.3, longitude, 10): guarded + others for longitude, guarded, others in places}
+    assert dict(zip(cells.cells, cells.counts, strict=True)) == expected
 
 
 async def test_every_answer_says_which_sources_have_fallen_silent(desk: Desk) -> None:
