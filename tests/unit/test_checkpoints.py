@@ -8,7 +8,7 @@ import pytest
 
 from services.kernel.store import checkpoints
 from services.kernel.store.checkpoints import Checkpoints
-from services.kernel.store.engine import begin_write, open_engine, run_sqlite, scrub
+from services.kernel.store.engine import KeptWriter, begin_write, open_engine, run_sqlite, scrub
 
 ROW = b"x" * 3_000
 
@@ -73,3 +73,21 @@ def test_what_is_committed_through_an_engine_counts(tmp_path: Path, monkeypatch:
         assert other.execute("SELECT count(*) FROM t").fetchone() == (3,)
     engine.dispose()
     assert counted == [0, 3]
+
+
+def test_whoever_writes_through_the_engine_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(Checkpoints, "committed", lambda _self, _connection, changed: told.append(changed))
+    engine = open_engine(f"sqlite:///{tmp_path}/c.db")
+    with begin_write(engine) as connection:
+        run_sqlite(connection, "CREATE TABLE t (body BLOB NOT NULL)")
+        run_sqlite(connection, "INSERT INTO t VALUES (1), (2)")
+    kept = KeptWriter(engine)
+    kept.run("INSERT INTO t VALUES (3), (4), (5)", ())
+    with kept.transaction() as connection:
+        run_sqlite(connection, "INSERT INTO t VALUES (6)")
+    with pytest.raises(sqlite3.IntegrityError):
+        kept.run("INSERT INTO t VALUES (7), (NULL)", ())
+    assert told == [2, 3, 1]
+    kept.close()
+    engine.dispose()

@@ -153,7 +153,8 @@ class KeptWriter:
         try:
             if self._connection is None:
                 self._connection = self._opened()
-            yield self._connection
+            with _logged(self._connection):
+                yield self._connection
         finally:
             self._queue.release()
 
